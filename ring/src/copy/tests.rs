@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The batch against the ABI's golden bytes and its own bounds.
+
+use proptest::prelude::*;
+
+use super::{BatchFull, CopyBatch, CopyOp, GrantStatus, Segment};
+use crate::ids::{DomId, GrantRef};
+
+const DOM: DomId = DomId::new(0x0102);
+const GREF: GrantRef = GrantRef::new(0x0a0b_0c0d);
+
+/// The segment field by field at the offsets that are asserted beside its declaration.
+fn bytes_of(segment: &Segment) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(segment.source.to_ne_bytes());
+    bytes.extend(segment.dest.to_ne_bytes());
+    bytes.extend(segment.len.to_ne_bytes());
+    bytes.extend(segment.flags.to_ne_bytes());
+    bytes.extend(segment.status.to_ne_bytes());
+    bytes.extend(segment.pad.to_ne_bytes());
+    bytes
+}
+
+#[test]
+fn segments_have_the_bytes_of_the_abi() {
+    let mut batch = CopyBatch::new(2, 8192).unwrap();
+    let base = batch.arena.address();
+    assert_eq!(batch.from_guest(DOM, GREF, 0x0304, 0x0506, 0x1000), Ok(0));
+    assert_eq!(batch.to_guest(0x20, 0x0506, DOM, GREF, 0x0304), Ok(1));
+    let foreign = [0x0d, 0x0c, 0x0b, 0x0a, 0x04, 0x03, 0x02, 0x01];
+
+    let mut expected = foreign.to_vec();
+    expected.extend((base + 0x1000).to_le_bytes());
+    expected.extend([0x06, 0x05, 1, 0, 0xff, 0xff, 0, 0]);
+    assert_eq!(bytes_of(&batch.segments_mut()[0]), expected);
+
+    let mut expected = (base + 0x20).to_le_bytes().to_vec();
+    expected.extend(foreign);
+    expected.extend([0x06, 0x05, 2, 0, 0xff, 0xff, 0, 0]);
+    assert_eq!(bytes_of(&batch.segments_mut()[1]), expected);
+}
+
+#[test]
+fn a_simulated_hypervisor_sees_the_operations_and_sets_their_status() {
+    let mut batch = CopyBatch::new(4, 4096).unwrap();
+    batch.from_guest(DOM, GREF, 1, 2, 3).unwrap();
+    batch.to_guest(4, 5, DOM, GREF, 6).unwrap();
+    let ops: Vec<_> = batch.ops().collect();
+    let expected = [
+        CopyOp::FromGuest {
+            dom: DOM,
+            gref: GREF,
+            offset: 1,
+            len: 2,
+            at: 3,
+        },
+        CopyOp::ToGuest {
+            at: 4,
+            len: 5,
+            dom: DOM,
+            gref: GREF,
+            offset: 6,
+        },
+    ];
+    assert_eq!(ops, expected);
+    assert_eq!((batch.op(1), batch.op(2)), (Some(expected[1]), None));
+
+    assert!(
+        !batch.status(0).is_ok(),
+        "nothing succeeds before it was carried out"
+    );
+    batch.set_status(0, GrantStatus::OKAY);
+    batch.set_status(1, GrantStatus::BAD_GREF);
+    batch.set_status(2, GrantStatus::OKAY);
+    assert!(batch.status(0).is_ok());
+    assert_eq!(
+        batch.status(1).to_string(),
+        "the grant reference is not granted (-3)"
+    );
+    assert_eq!(batch.status(2), GrantStatus::GENERAL_ERROR);
+}
+
+#[test]
+fn what_does_not_fit_is_not_added() {
+    let mut batch = CopyBatch::new(1, 5000).unwrap();
+    let page = BatchFull::Page {
+        offset: 4095,
+        len: 2,
+    };
+    assert_eq!(batch.from_guest(DOM, GREF, 4095, 2, 0), Err(page));
+    assert_eq!(batch.to_guest(0, 2, DOM, GREF, 4095), Err(page));
+    let page = BatchFull::Page {
+        offset: u16::MAX,
+        len: u16::MAX,
+    };
+    assert_eq!(batch.to_guest(0, u16::MAX, DOM, GREF, u16::MAX), Err(page));
+    for at in [4999, 5000, usize::MAX] {
+        let arena = BatchFull::Arena {
+            at,
+            len: 2,
+            size: 5000,
+        };
+        assert_eq!(batch.from_guest(DOM, GREF, 0, 2, at), Err(arena));
+        assert_eq!(batch.to_guest(at, 2, DOM, GREF, 0), Err(arena));
+    }
+    assert!(batch.is_empty());
+    assert_eq!(batch.from_guest(DOM, GREF, 4094, 2, 4998), Ok(0));
+    let full = BatchFull::Operations { capacity: 1 };
+    assert_eq!(batch.from_guest(DOM, GREF, 0, 1, 0), Err(full));
+    assert_eq!(
+        (batch.len(), batch.capacity(), batch.arena_len()),
+        (1, 1, 5000)
+    );
+    batch.clear();
+    assert_eq!(batch.to_guest(0, 4096, DOM, GREF, 0), Ok(0));
+}
+
+#[test]
+fn the_arena_keeps_its_bytes() {
+    let mut batch = CopyBatch::new(1, 100).unwrap();
+    batch.bytes_mut(10..13).copy_from_slice(b"abc");
+    batch.clear();
+    assert_eq!(batch.bytes(9..14), b"\0abc\0");
+    assert_eq!(batch.bytes(99..101), b"");
+    assert_eq!(batch.bytes_mut(101..102), b"");
+}
+
+proptest! {
+    #[test]
+    fn every_operation_survives_encoding(dom: u16, gref: u32, offset: u16, len: u16, at in 0usize..9000) {
+        let (dom, gref) = (DomId::new(dom), GrantRef::new(gref));
+        let mut batch = CopyBatch::new(2, 8192).unwrap();
+        let fits = usize::from(offset) + usize::from(len) <= 4096 && at + usize::from(len) <= 8192;
+        prop_assert_eq!(batch.from_guest(dom, gref, offset, len, at).is_ok(), fits);
+        prop_assert_eq!(batch.to_guest(at, len, dom, gref, offset).is_ok(), fits);
+        if fits {
+            let ops: Vec<_> = batch.ops().collect();
+            prop_assert_eq!(ops[0], CopyOp::FromGuest { dom, gref, offset, len, at });
+            prop_assert_eq!(ops[1], CopyOp::ToGuest { at, len, dom, gref, offset });
+        }
+    }
+}

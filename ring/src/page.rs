@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one audited module that touches memory which a guest can change at any moment.
+//!
+//! * No Rust reference to plain data is ever formed into a shared page. Ring indices are atomics;
+//!   everything else is copied, word by word or byte by byte, with volatile accesses. The caller
+//!   validates the copy and uses only the copy (XSA-155).
+//! * No offset, however wrong, reaches memory outside the page: word offsets are masked into it
+//!   (a wrong one is a bug of the caller, caught in debug builds), byte ranges are checked.
+//! * The ring logic ([`crate::back`], [`crate::front`]) is generic over [`Page`], so that the
+//!   model checker can run the very same code over its own atomics.
+#![allow(
+    unsafe_code,
+    reason = "shared guest memory; each block names its invariants"
+)]
+
+use std::any::Any;
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use crate::error::SysError;
+use crate::layout::PAGE_SIZE;
+use crate::sys::mapped::Mapping;
+
+/// A 4096-byte page that two domains write to.
+///
+/// Offsets are in bytes, multiples of 4 and inside the page; others are the caller's error: they
+/// are asserted in debug builds and masked into the page otherwise.
+pub trait Page: Send {
+    /// Loads the word at `offset` atomically. `order` is `Relaxed`, `Acquire` or `SeqCst`.
+    fn load(&self, offset: usize, order: Ordering) -> u32;
+
+    /// Stores the word at `offset` atomically. `order` is `Relaxed`, `Release` or `SeqCst`.
+    fn store(&self, offset: usize, value: u32, order: Ordering);
+
+    /// Copies `N` words out of the page. Not atomic as a whole: the guest may be writing.
+    fn read_words<const N: usize>(&self, offset: usize) -> [u32; N];
+
+    /// Copies `N` words into the page. Not atomic as a whole: the guest may be reading.
+    fn write_words<const N: usize>(&self, offset: usize, words: [u32; N]);
+
+    /// A full barrier: the caller's stores before it are visible before its loads after it.
+    #[inline]
+    fn full_fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// One mapped page and whatever keeps it mapped: a grant mapping, or private anonymous memory that
+/// stands in for a guest's. Clones refer to the same page; the last one releases it.
+#[derive(Clone)]
+pub struct SharedPage {
+    /// Start of the page, aligned to 4096 and valid for reads and writes of 4096 bytes as long as
+    /// `_owner` lives.
+    base: NonNull<u64>,
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: `base` points to memory that belongs to no thread and stays mapped while `_owner`, which
+// is itself Send + Sync, lives.
+unsafe impl Send for SharedPage {}
+// SAFETY: every access through `&SharedPage` is an atomic or a volatile access of plain integers,
+// made on the assumption that others (the guest) write at the same time; no reference is formed.
+unsafe impl Sync for SharedPage {}
+
+impl SharedPage {
+    /// A fresh page of private, zeroed memory: a simulated guest's, or a test's.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused the memory.
+    pub fn anonymous() -> Result<Self, SysError> {
+        let mapping = Arc::new(Mapping::anonymous(PAGE_SIZE)?);
+        Ok(Self {
+            base: mapping.base().cast(),
+            _owner: mapping,
+        })
+    }
+
+    /// As [`anonymous`](Self::anonymous), many pages of one mapping (a guest's whole memory). The
+    /// mapping goes when the last of them goes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused the memory, or `count` is 0 or too large to be expressed in bytes.
+    pub fn anonymous_pages(count: usize) -> Result<Vec<Self>, SysError> {
+        let mapping = Arc::new(Mapping::anonymous(count.saturating_mul(PAGE_SIZE))?);
+        let pages = (0..count).map(|page| {
+            let start: NonNull<u64> = mapping.base().cast();
+            // SAFETY: the mapping has `count` pages, so page number `page` is inside it.
+            let base = unsafe { start.add(page * (PAGE_SIZE / WORD)) };
+            Self {
+                base,
+                _owner: mapping.clone(),
+            }
+        });
+        Ok(pages.collect())
+    }
+
+    /// Another handle of the same page that carries `guard`, which is dropped with its last clone: how a
+    /// simulated hypervisor counts what is mapped.
+    #[must_use]
+    pub fn with_guard<G: Any + Send + Sync>(&self, guard: G) -> Self {
+        Self {
+            base: self.base,
+            _owner: Arc::new((guard, Arc::clone(&self._owner))),
+        }
+    }
+
+    /// Takes charge of a page of a mapping.
+    pub(crate) fn of_mapping(mapping: Arc<dyn Any + Send + Sync>, page: &Mapping) -> Option<Self> {
+        (page.len() >= PAGE_SIZE).then(|| Self {
+            base: page.base().cast(),
+            _owner: mapping,
+        })
+    }
+
+    /// Copies bytes out of the page: `out.len()` of them from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsidePage`], and nothing is copied, when the range does not lie inside the page.
+    pub fn copy_from(&self, offset: usize, out: &mut [u8]) -> Result<(), OutsidePage> {
+        let (head, words) = split(offset, out.len())?;
+        let (first, rest) = out.split_at_mut(head);
+        let (middle, last) = rest.split_at_mut(words * WORD);
+        for (at, byte) in (offset..).zip(first) {
+            *byte = self.load_byte(at);
+        }
+        let aligned = offset + head;
+        for (at, word) in (aligned..).step_by(WORD).zip(middle.chunks_exact_mut(WORD)) {
+            word.copy_from_slice(&self.load_u64(at).to_ne_bytes());
+        }
+        for (at, byte) in (aligned + words * WORD..).zip(last) {
+            *byte = self.load_byte(at);
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into the page: all of `bytes`, to `offset` and on.
+    ///
+    /// # Errors
+    ///
+    /// [`OutsidePage`], and nothing is copied, when the range does not lie inside the page.
+    pub fn copy_to(&self, offset: usize, bytes: &[u8]) -> Result<(), OutsidePage> {
+        let (head, words) = split(offset, bytes.len())?;
+        let (first, rest) = bytes.split_at(head);
+        let (middle, last) = rest.split_at(words * WORD);
+        for (at, byte) in (offset..).zip(first) {
+            self.store_byte(at, *byte);
+        }
+        let aligned = offset + head;
+        for (at, word) in (aligned..).step_by(WORD).zip(middle.as_chunks().0) {
+            self.store_u64(at, u64::from_ne_bytes(*word));
+        }
+        for (at, byte) in (aligned + words * WORD..).zip(last) {
+            self.store_byte(at, *byte);
+        }
+        Ok(())
+    }
+
+    /// The address of the word at `offset`, masked into the page.
+    #[inline]
+    fn word(&self, offset: usize) -> *mut u32 {
+        debug_assert!(
+            offset.is_multiple_of(4) && offset < PAGE_SIZE,
+            "offset {offset}"
+        );
+        let start: *mut u32 = self.base.as_ptr().cast();
+        let index = (offset % PAGE_SIZE) / 4;
+        // SAFETY: index <= 1023, so the result stays within the 4096 mapped bytes at `base`.
+        unsafe { start.add(index) }
+    }
+
+    #[inline]
+    fn byte(&self, offset: usize) -> *mut u8 {
+        let start: *mut u8 = self.base.as_ptr().cast();
+        // SAFETY: the offset is reduced below 4096, within the 4096 mapped bytes at `base`.
+        unsafe { start.add(offset % PAGE_SIZE) }
+    }
+
+    #[inline]
+    fn u64(&self, offset: usize) -> *mut u64 {
+        let index = (offset % PAGE_SIZE) / WORD;
+        // SAFETY: index <= 511, so the result stays within the 4096 mapped bytes at `base`.
+        unsafe { self.base.as_ptr().add(index) }
+    }
+
+    #[inline]
+    fn load_byte(&self, offset: usize) -> u8 {
+        // SAFETY: `byte` is inside the page, which is mapped while `_owner` lives; any bit pattern
+        // is a u8; volatile, since the guest may write.
+        unsafe { self.byte(offset).read_volatile() }
+    }
+
+    #[inline]
+    fn store_byte(&self, offset: usize, value: u8) {
+        // SAFETY: `byte` is inside the page, mapped writable while `_owner` lives; no Rust
+        // reference to the page exists that the write could invalidate.
+        unsafe { self.byte(offset).write_volatile(value) }
+    }
+
+    #[inline]
+    fn load_u64(&self, offset: usize) -> u64 {
+        // SAFETY: `u64` is inside the page, 8-aligned (base is page aligned), mapped while
+        // `_owner` lives; any bit pattern is a u64; volatile, since the guest may write.
+        unsafe { self.u64(offset).read_volatile() }
+    }
+
+    #[inline]
+    fn store_u64(&self, offset: usize, value: u64) {
+        // SAFETY: `u64` is inside the page, 8-aligned, mapped writable while `_owner` lives; no
+        // Rust reference to the page exists that the write could invalidate.
+        unsafe { self.u64(offset).write_volatile(value) }
+    }
+
+    #[inline]
+    fn atomic(&self, offset: usize) -> &AtomicU32 {
+        let word = self.word(offset);
+        // SAFETY: `word` is inside the page, 4-aligned, and mapped while `_owner`, hence `self`,
+        // lives; our side makes atomic accesses only to index words while it runs as a ring.
+        unsafe { AtomicU32::from_ptr(word) }
+    }
+}
+
+impl Page for SharedPage {
+    #[inline]
+    fn load(&self, offset: usize, order: Ordering) -> u32 {
+        self.atomic(offset).load(order)
+    }
+
+    #[inline]
+    fn store(&self, offset: usize, value: u32, order: Ordering) {
+        self.atomic(offset).store(value, order);
+    }
+
+    #[inline]
+    fn read_words<const N: usize>(&self, offset: usize) -> [u32; N] {
+        std::array::from_fn(|i| {
+            let word = self.word(offset + 4 * i);
+            // SAFETY: `word` is inside the page, 4-aligned, mapped while `_owner` lives; any bit
+            // pattern is a u32; volatile, since the guest may write.
+            unsafe { word.read_volatile() }
+        })
+    }
+
+    #[inline]
+    fn write_words<const N: usize>(&self, offset: usize, words: [u32; N]) {
+        for (i, value) in words.into_iter().enumerate() {
+            let word = self.word(offset + 4 * i);
+            // SAFETY: `word` is inside the page, 4-aligned, mapped writable while `_owner` lives;
+            // no Rust reference to plain data of the page exists.
+            unsafe { word.write_volatile(value) }
+        }
+    }
+}
+
+impl fmt::Debug for SharedPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedPage")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A byte range that does not lie inside the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{len} bytes at offset {offset} do not lie inside a page of {PAGE_SIZE} bytes")]
+pub struct OutsidePage {
+    /// First byte.
+    pub offset: usize,
+    /// How many bytes.
+    pub len: usize,
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// Checks the range and splits it: how many bytes lead up to an aligned word (at most all), and
+/// how many whole words follow. What is left is less than a word.
+fn split(offset: usize, len: usize) -> Result<(usize, usize), OutsidePage> {
+    match offset.checked_add(len) {
+        Some(end) if end <= PAGE_SIZE => {
+            let head = (offset.next_multiple_of(WORD) - offset).min(len);
+            Ok((head, (len - head) / WORD))
+        }
+        _ => Err(OutsidePage { offset, len }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

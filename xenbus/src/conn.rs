@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The file descriptor to xenstored: opening it, and bytes to and from a [`Session`].
+//!
+//! The descriptor is non-blocking; a request waits in poll(2) for its reply, with a
+//! deadline. Whatever goes wrong here ends the connection for good.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::error::Disconnected;
+use crate::session::{Answer, RequestId, Session};
+
+/// How long xenstored may take for a reply before it is given up.
+pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where xenstored listens: the environment's word, the usual sockets, else the
+/// kernel's device (which is how a driver domain reaches the store).
+pub(crate) fn open() -> io::Result<OwnedFd> {
+    open_at(std::env::var_os("XENSTORED_PATH").as_deref())
+}
+
+pub(crate) fn open_at(named: Option<&OsStr>) -> io::Result<OwnedFd> {
+    if let Some(path) = named {
+        return socket(Path::new(path));
+    }
+    for path in ["/run/xenstored/socket", "/var/run/xenstored/socket"] {
+        match socket(Path::new(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    let device = Path::new("/dev/xen/xenbus");
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(device)
+        .map(OwnedFd::from)
+        .map_err(|error| with_path(&error, device))
+}
+
+fn socket(path: &Path) -> io::Result<OwnedFd> {
+    UnixStream::connect(path)
+        .map(OwnedFd::from)
+        .map_err(|error| with_path(&error, path))
+}
+
+fn with_path(error: &io::Error, path: &Path) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot connect to xenstored at {}: {error}", path.display()),
+    )
+}
+
+/// A descriptor that is used without blocking. `&File` reads and writes any kind of
+/// descriptor, so that sockets and the device need no distinction.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    file: File,
+}
+
+impl Conn {
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Self {
+            file: File::from(fd),
+        })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Sends what waits and receives until request `id` is answered or `limit` is over.
+    pub(crate) fn complete(
+        &self,
+        session: &mut Session,
+        id: RequestId,
+        limit: Duration,
+    ) -> Result<Answer, Disconnected> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let flushed = self.flush(session)?;
+            self.drain(session)?;
+            if let Some(answer) = session.take_answer(id) {
+                return Ok(answer);
+            }
+            self.wait(flushed, deadline)?;
+        }
+    }
+
+    /// Receives whatever is there.
+    pub(crate) fn drain(&self, session: &mut Session) -> Result<(), Disconnected> {
+        let mut buffer = [0; 8192];
+        loop {
+            match (&self.file).read(&mut buffer) {
+                Ok(0) => return Err(lost("end of file")),
+                Ok(count) => session
+                    .receive(buffer.get(..count).unwrap_or_default())
+                    .map_err(lost)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(error)),
+            }
+        }
+    }
+
+    /// Sends as much as fits; true when nothing is left.
+    fn flush(&self, session: &mut Session) -> Result<bool, Disconnected> {
+        while !session.outgoing().is_empty() {
+            match (&self.file).write(session.outgoing()) {
+                Ok(0) => return Err(lost("nothing can be written")),
+                Ok(count) => session.sent(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(error)),
+            }
+        }
+        Ok(true)
+    }
+
+    fn wait(&self, flushed: bool, deadline: Instant) -> Result<(), Disconnected> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(lost("no reply in time"));
+        }
+        let mut flags = PollFlags::POLLIN;
+        flags.set(PollFlags::POLLOUT, !flushed);
+        let mut fds = [PollFd::new(self.file.as_fd(), flags)];
+        // Rounded up, so that a wait of less than a millisecond does not spin.
+        let timeout = left.saturating_add(Duration::from_millis(1));
+        match poll(
+            &mut fds,
+            PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
+        ) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(lost(errno)),
+        }
+    }
+}
+
+fn lost(reason: impl ToString) -> Disconnected {
+    Disconnected {
+        reason: reason.to_string(),
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Discovery: which vif backends exist, and what a watch event is about.
+//!
+//! The scanner knows the devices that the daemon has a record of. It finds those that
+//! are there already when it starts, those that come, and those that are gone; paths
+//! are relative, so it works alike in dom0 and in a driver domain. The daemon watches
+//! [`crate::path::BACKEND_ROOT`] with [`crate::Client::watch_devices`], calls
+//! [`Scanner::scan`] once (and after each reconnection) and [`Scanner::on_event`] for
+//! each event, and [`Scanner::forget`] when a record is dropped.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use xenstore_rs::Xs;
+
+use crate::device::{self, Probe};
+use crate::path::{BACKEND_ROOT, DevicePath, DomId, Key, Subject, decimal};
+
+#[cfg(test)]
+mod tests;
+
+/// Something about the set of devices, or about one of them, changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A device that was not known; it is from now on.
+    Added(Probe),
+    /// The directory of a known device is gone. The device stays known until
+    /// [`Scanner::forget`], so that a successor at the same path is not met before.
+    Removed(DevicePath),
+    /// A known key of a known device may have changed.
+    Changed(DevicePath, Key),
+}
+
+/// The devices that the daemon has a record of.
+#[derive(Debug, Clone, Default)]
+pub struct Scanner {
+    known: BTreeSet<DevicePath>,
+}
+
+impl Scanner {
+    /// Knows no device.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The known devices, in order.
+    pub fn known(&self) -> impl Iterator<Item = DevicePath> + '_ {
+        self.known.iter().copied()
+    }
+
+    /// Looks at everything: devices that came or went.
+    ///
+    /// # Errors
+    /// That of the store; nothing has become known then.
+    pub fn scan(&mut self, store: &impl Xs) -> io::Result<Vec<Change>> {
+        let mut found = BTreeSet::new();
+        for name in list(store, BACKEND_ROOT)? {
+            if let Some(dom) = DomId::parse(&name) {
+                found.extend(devices(store, dom)?);
+            }
+        }
+        let subjects: BTreeSet<_> = found.union(&self.known).copied().collect();
+        self.look_at(store, subjects)
+    }
+
+    /// What a watch event for `path` means.
+    ///
+    /// # Errors
+    /// That of the store.
+    pub fn on_event(&mut self, store: &impl Xs, path: &str) -> io::Result<Vec<Change>> {
+        match Subject::of(path) {
+            Subject::Root => self.scan(store),
+            Subject::Domain(dom) => {
+                let mut subjects: BTreeSet<_> = devices(store, dom)?.into_iter().collect();
+                subjects.extend(self.known.iter().filter(|device| device.dom == dom));
+                self.look_at(store, subjects)
+            }
+            Subject::Key(device, key) if key != Key::State && self.known.contains(&device) => {
+                Ok(vec![Change::Changed(device, key)])
+            }
+            Subject::Key(device, key) => {
+                let mut changes = self.look_at(store, [device])?;
+                // The state of a device that is still there.
+                if changes.is_empty() && self.known.contains(&device) {
+                    changes.push(Change::Changed(device, key));
+                }
+                Ok(changes)
+            }
+            Subject::Device(device) => self.look_at(store, [device]),
+        }
+    }
+
+    /// The daemon has dropped the record of a device. If a new device has taken its
+    /// path meanwhile, it is found here.
+    ///
+    /// # Errors
+    /// That of the store; the device is forgotten in any case.
+    pub fn forget(&mut self, store: &impl Xs, device: DevicePath) -> io::Result<Option<Change>> {
+        self.known.remove(&device);
+        Ok(self.look_at(store, [device])?.pop())
+    }
+
+    fn look_at(
+        &mut self,
+        store: &impl Xs,
+        devices: impl IntoIterator<Item = DevicePath>,
+    ) -> io::Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        for device in devices {
+            changes.extend(self.look(store, device)?);
+        }
+        // Only now: had the store failed on the way, nobody would have heard of them.
+        for change in &changes {
+            if let Change::Added(probe) = change {
+                self.known.insert(probe.device);
+            }
+        }
+        Ok(changes)
+    }
+
+    fn look(&self, store: &impl Xs, device: DevicePath) -> io::Result<Option<Change>> {
+        if self.known.contains(&device) {
+            let state = device::optional(store, &device.key(Key::State))?;
+            return Ok(state.is_none().then_some(Change::Removed(device)));
+        }
+        let probe = device::probe(store, device)?;
+        Ok(probe.filter(|probe| !probe.retired).map(Change::Added))
+    }
+}
+
+fn devices(store: &impl Xs, dom: DomId) -> io::Result<Vec<DevicePath>> {
+    let names = list(store, &Subject::Domain(dom).path())?;
+    Ok(names
+        .iter()
+        .filter_map(|name| decimal(name))
+        .map(|handle| DevicePath::new(dom, handle))
+        .collect())
+}
+
+/// The names in a directory that need not exist.
+fn list(store: &impl Xs, path: &str) -> io::Result<Vec<Box<str>>> {
+    match store.directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    }
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The system calls of this crate for which neither std nor nix has a safe form: ioctls of /dev/net/tun and of
+//! sockets, and pidfd_open.
+//!
+//! Each function here is safe to call with any argument; it checks what its `unsafe` block relies on.
+#![allow(
+    unsafe_code,
+    reason = "ioctls and raw system calls; every other module of the crate is safe code"
+)]
+
+pub(crate) mod ifreq;
+pub(crate) mod link;
+pub(crate) mod process;
+pub(crate) mod tun;

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One tap device: how it comes to be, is found again after a restart, is configured, read, written and removed.
+//!
+//! A tap is known by its file descriptor, never by its name: scripts rename it and move it to other network
+//! namespaces, and the descriptor follows. Every frame is preceded by a virtio_net_hdr of [`VNET_HDR_LEN`] bytes,
+//! little-endian. Called by the daemon's control thread; workers use clones for I/O.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use crate::link;
+use crate::mac::MacAddr;
+use crate::sys::ifreq::IfReq;
+use crate::sys::tun;
+
+/// Length of the virtio_net_hdr before each frame (`virtio_net_hdr_v1`, virtio 1.0 section 5.1.6: with num_buffers).
+pub const VNET_HDR_LEN: usize = 12;
+
+const DEVICE: &str = "/dev/net/tun";
+
+/// An attached tap device.
+///
+/// Dropping it closes the descriptor; a persistent interface stays, one that is not persistent goes with its last
+/// descriptor. [`Tap::destroy`] removes a persistent one.
+#[derive(Debug)]
+pub struct Tap {
+    fd: OwnedFd,
+    created: bool,
+}
+
+/// How a tap is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapOptions {
+    /// MTU in bytes, without the Ethernet header. Set on a new interface only: on one that is attached again it is
+    /// what the vif script made of it.
+    pub mtu: u32,
+    /// Frames that the host may queue towards the reader of the tap before it drops.
+    pub txqueuelen: u32,
+    /// The host-side address: [`MacAddr::BACKEND`] for a vif.
+    pub mac: MacAddr,
+    /// Whether the interface outlives the process.
+    pub persist: bool,
+    /// Number of queues; IFF_MULTI_QUEUE is asked for only when there is more than one. 0 counts as 1.
+    pub queues: u16,
+}
+
+impl Default for TapOptions {
+    fn default() -> Self {
+        Self {
+            mtu: 1500,
+            txqueuelen: 1000,
+            mac: MacAddr::BACKEND,
+            persist: true,
+            queues: 1,
+        }
+    }
+}
+
+/// What the reader of the tap accepts instead of plain frames (TUN_F_* of <linux/if_tun.h>): frames whose checksum is
+/// still to be filled in, and TCP segments larger than the MTU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TapOffload {
+    /// Frames with a partial checksum (TUN_F_CSUM). Linux refuses every other flag without this one.
+    pub csum: bool,
+    /// TCP over IPv4 segments (TUN_F_TSO4).
+    pub tso4: bool,
+    /// TCP over IPv6 segments (TUN_F_TSO6).
+    pub tso6: bool,
+    /// Segments with the ECN bit (TUN_F_TSO_ECN).
+    pub tso_ecn: bool,
+}
+
+impl TapOffload {
+    fn bits(self) -> i32 {
+        let flag = |on: bool, bit: i32| if on { bit } else { 0 };
+        flag(self.csum, 1) | flag(self.tso4, 2) | flag(self.tso6, 4) | flag(self.tso_ecn, 8)
+    }
+}
+
+/// Why a tap could not be made, changed or asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// The name is none.
+    #[error("cannot make a tap: {0}")]
+    BadName(#[source] io::Error),
+    /// /dev/net/tun is missing.
+    #[error("/dev/net/tun cannot be opened: {0}; load the tun module (modprobe tun)")]
+    NoTun(#[source] io::Error),
+    /// No right to make network interfaces.
+    #[error(
+        "no permission to {doing}: {source}; netback needs CAP_NET_ADMIN and access to /dev/net/tun (run it as root)"
+    )]
+    Permission {
+        /// What was tried.
+        doing: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Somebody else is attached to a tap of this name.
+    #[error(
+        "the tap {0:?} is held by another process: end that process, or remove the tap (ip link delete {0})"
+    )]
+    Busy(String),
+    /// The name belongs to an interface that is no tap, or to a tap of another kind.
+    #[error(
+        "an interface {0:?} exists and is not a tap that netback can take over: remove it (ip link delete {0})"
+    )]
+    NotOurs(String),
+    /// Another system call failed.
+    #[error("cannot {doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl TapError {
+    /// The kernel's error behind this one, where there is one.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::BadName(e) | Self::NoTun(e) => Some(e),
+            Self::Permission { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Busy(_) | Self::NotOurs(_) => None,
+        }
+    }
+
+    fn of(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Permission { doing, source },
+            _ => Self::System { doing, source },
+        }
+    }
+}
+
+/// Whether `error`, from any operation on a tap, means that the interface is gone for good: it was deleted, or the
+/// network namespace it had been moved to went away. The descriptor is then of no more use (EBADFD).
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBADFD)
+}
+
+impl Tap {
+    /// Makes the tap `name` in the calling thread's network namespace, or attaches again to a persistent tap of that
+    /// name ([`Tap::created`] tells which). A failure leaves no new interface behind.
+    pub fn create(name: &str, options: &TapOptions) -> Result<Self, TapError> {
+        let request = IfReq::named(name).map_err(TapError::BadName)?;
+        let created = !link::exists(name).map_err(TapError::of("ask for network interfaces"))?;
+        let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let fd = open(DEVICE, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => TapError::of(format!("open {DEVICE}"))(error),
+                _ => TapError::NoTun(error),
+            })?;
+        let multi = if options.queues > 1 {
+            tun::IFF_MULTI_QUEUE
+        } else {
+            0
+        };
+        let flags = tun::IFF_TAP | tun::IFF_NO_PI | tun::IFF_VNET_HDR | multi;
+        tun::attach(fd.as_fd(), request.with_flags(flags)).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EBUSY) => TapError::Busy(name.to_owned()),
+                Some(libc::EINVAL) if !created => TapError::NotOurs(name.to_owned()),
+                _ => TapError::of(format!("create the tap {name}"))(error),
+            }
+        })?;
+        let tap = Self { fd, created };
+        tap.configure(name, options)?;
+        Ok(tap)
+    }
+
+    fn configure(&self, name: &str, options: &TapOptions) -> Result<(), TapError> {
+        let failed = |what: &str| TapError::of(format!("set the {what} of the tap {name}"));
+        let fd = self.fd.as_fd();
+        let hdr_len = i32::try_from(VNET_HDR_LEN)
+            .map_err(io::Error::other)
+            .map_err(failed("header length"))?;
+        tun::set_vnet_hdr_len(fd, hdr_len).map_err(failed("header length"))?;
+        tun::set_vnet_le(fd, true).map_err(failed("header byte order"))?;
+        if self.created {
+            // A script may have set both on an interface that is attached again.
+            tun::set_mac(fd, options.mac).map_err(failed("address"))?;
+            self.set_mtu(options.mtu)?;
+        }
+        let len = options.txqueuelen;
+        self.at_link(move |name| link::set_tx_queue_len(name, len))
+            .map_err(failed("txqueuelen"))?;
+        // Last: until here the interface goes with the descriptor, so a failure above leaves nothing behind.
+        tun::set_persist(fd, options.persist).map_err(failed("persistence"))
+    }
+
+    /// Takes any descriptor for a tap: one end of a socket pair in tests, or a tap's own descriptor that a supervisor
+    /// kept. It is made non-blocking.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        use nix::fcntl::{FcntlArg, fcntl};
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Self { fd, created: false })
+    }
+
+    /// Another descriptor of the same tap, for a worker.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            created: self.created,
+        })
+    }
+
+    /// Whether [`Tap::create`] made the interface, rather than attach to one that was there.
+    #[must_use]
+    pub const fn created(&self) -> bool {
+        self.created
+    }
+
+    /// Sets what may be read from this tap in place of plain frames.
+    pub fn set_offload(&self, offload: TapOffload) -> Result<(), TapError> {
+        tun::set_offload(self.fd.as_fd(), offload.bits())
+            .map_err(TapError::of("set the offloads of a tap"))
+    }
+
+    /// Sets whether the host sees a carrier on this interface.
+    pub fn set_carrier(&self, carrier: bool) -> Result<(), TapError> {
+        tun::set_carrier(self.fd.as_fd(), carrier).map_err(TapError::of("set the carrier of a tap"))
+    }
+
+    /// The interface's current name, which a script may have changed, in whatever network namespace it is now.
+    pub fn name(&self) -> io::Result<String> {
+        Ok(tun::interface(self.fd.as_fd())?.name())
+    }
+
+    /// The host-side address.
+    pub fn mac(&self) -> io::Result<MacAddr> {
+        tun::mac(self.fd.as_fd())
+    }
+
+    /// The interface's index in the network namespace where it is now.
+    pub fn ifindex(&self) -> io::Result<u32> {
+        self.at_link(link::index)
+    }
+
+    /// The interface's MTU in bytes, which a script may have changed.
+    pub fn mtu(&self) -> io::Result<u32> {
+        self.at_link(link::mtu)
+    }
+
+    /// Sets the interface's MTU.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), TapError> {
+        self.at_link(move |name| link::set_mtu(name, mtu))
+            .map_err(TapError::of(format!("set the MTU of a tap to {mtu}")))
+    }
+
+    /// Reads one frame behind its header. `Err(WouldBlock)` when there is none; a frame that does not fit is cut off
+    /// by the kernel without a sign, so give room for the header, the Ethernet header and the largest segment.
+    pub fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        Ok(nix::sys::uio::readv(&self.fd, buffers)?)
+    }
+
+    /// Writes one frame behind its header, whole or not at all. `Err(WouldBlock)` does not happen to a tap, but does
+    /// to a socket pair.
+    pub fn write(&self, frame: &[u8]) -> io::Result<usize> {
+        Ok(nix::unistd::write(&self.fd, frame)?)
+    }
+
+    /// As [`Tap::write`], from several pieces.
+    pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(nix::sys::uio::writev(&self.fd, pieces)?)
+    }
+
+    /// Removes the interface: it goes when the last clone of this descriptor is closed. An interface that is gone
+    /// already is a success.
+    pub fn destroy(self) -> Result<(), TapError> {
+        match tun::set_persist(self.fd.as_fd(), false) {
+            Err(error) if !is_gone(&error) => Err(TapError::of("remove a tap")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Does `what` with the interface's current name, in the network namespace where it is now.
+    fn at_link<T: Send>(&self, what: impl FnOnce(&str) -> io::Result<T> + Send) -> io::Result<T> {
+        let name = self.name()?;
+        let here = std::fs::File::open("/proc/thread-self/ns/net")?;
+        let there = match tun::net_namespace(self.fd.as_fd()) {
+            Ok(there) => there,
+            // Not there before Linux 5.3, and not allowed when the namespace is another user namespace's.
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EINVAL | libc::ENOTTY | libc::EPERM)
+                ) =>
+            {
+                return what(&name);
+            }
+            Err(e) => return Err(e),
+        };
+        if same_namespace(here.as_fd(), there.as_fd())? {
+            return what(&name);
+        }
+        // The namespace is a thread's; this one must stay where it is, so another goes there.
+        std::thread::scope(|scope| {
+            let visitor = std::thread::Builder::new().name("netns".into());
+            let visit = visitor.spawn_scoped(scope, || {
+                nix::sched::setns(there, nix::sched::CloneFlags::CLONE_NEWNET)?;
+                what(&name)
+            })?;
+            let died = |_| io::Error::other("the thread that entered a network namespace died");
+            visit.join().map_err(died)?
+        })
+    }
+}
+
+fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
+    let (a, b) = (nix::sys::stat::fstat(a)?, nix::sys::stat::fstat(b)?);
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Tap {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Real taps, in network namespaces of their own, so that nothing on the machine changes.
+//!
+//! The test needs to make namespaces (as root, or as a user who may make a user namespace), /dev/net/tun, and the `ip`
+//! command, which the vif scripts need as well. Where any of these is missing it fails; it is never skipped. It has
+//! its own `main`, because a user namespace can only be entered while the process has one thread.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test; without the harness's #[test] clippy does not see it"
+)]
+
+use std::io::{IoSliceMut, Write};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::{Command, ExitCode};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use hotplug::tap::{VNET_HDR_LEN, is_gone};
+use hotplug::{MacAddr, Tap, TapError, TapOffload, TapOptions, link};
+use nix::sched::{CloneFlags, unshare};
+
+const TESTS: &[(&str, fn())] = &[
+    ("a_new_tap_is_as_asked", a_new_tap_is_as_asked),
+    (
+        "a_persistent_tap_survives_and_is_taken_again",
+        a_persistent_tap_survives_and_is_taken_again,
+    ),
+    (
+        "another_tap_goes_with_its_last_descriptor",
+        another_tap_goes_with_its_last_descriptor,
+    ),
+    ("destroy_leaves_nothing", destroy_leaves_nothing),
+    ("a_rename_is_followed", a_rename_is_followed),
+    (
+        "a_move_to_another_namespace_is_followed",
+        a_move_to_another_namespace_is_followed,
+    ),
+    ("a_deleted_tap_is_gone", a_deleted_tap_is_gone),
+    (
+        "other_interfaces_are_not_taken",
+        other_interfaces_are_not_taken,
+    ),
+    (
+        "what_the_kernel_refuses_leaves_nothing",
+        what_the_kernel_refuses_leaves_nothing,
+    ),
+    ("frames_carry_a_header", frames_carry_a_header),
+    ("carrier_and_offload_are_set", carrier_and_offload_are_set),
+    ("many_queues_can_be_asked_for", many_queues_can_be_asked_for),
+];
+
+fn main() -> ExitCode {
+    let filters: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    if let Err(error) = enter_user_namespace() {
+        eprintln!(
+            "this machine forbids what the tap tests need: {error}\nrun them as root, or allow user namespaces"
+        );
+        return ExitCode::FAILURE;
+    }
+    let mut failed = 0;
+    for (name, test) in TESTS {
+        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+            continue;
+        }
+        // A network namespace belongs to a thread, and goes with it.
+        let run = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("this machine forbids network namespaces");
+            test();
+        });
+        let ok = run.join().is_ok();
+        failed += usize::from(!ok);
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+    }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Without root, becomes root of a user namespace.
+fn enter_user_namespace() -> std::io::Result<()> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if uid.is_root() {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    let write = |file: &str, text: String| {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(file)?
+            .write_all(text.as_bytes())
+    };
+    write("/proc/self/setgroups", "deny".into())?;
+    write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
+fn ip(line: &str) {
+    let done = Command::new("ip").args(line.split_whitespace()).status();
+    assert!(
+        done.expect("the ip command (iproute2) is needed").success(),
+        "ip {line}"
+    );
+}
+
+fn options() -> TapOptions {
+    TapOptions {
+        mtu: 1400,
+        txqueuelen: 77,
+        ..TapOptions::default()
+    }
+}
+
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{what} did not come to be"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn a_new_tap_is_as_asked() {
+    assert!(!link::exists("vif1.0").unwrap());
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    assert!(tap.created());
+    assert_eq!(tap.name().unwrap(), "vif1.0");
+    assert_eq!(tap.ifindex().unwrap(), link::index("vif1.0").unwrap());
+    assert_eq!(
+        (tap.mtu().unwrap(), link::mtu("vif1.0").unwrap()),
+        (1400, 1400)
+    );
+    assert_eq!(link::tx_queue_len("vif1.0").unwrap(), 77);
+    assert_eq!(tap.mac().unwrap(), MacAddr::BACKEND);
+    assert!(!link::is_up("vif1.0").unwrap());
+    let shown = Command::new("ip")
+        .args(["-details", "link", "show", "vif1.0"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for part in [
+        "fe:ff:ff:ff:ff:ff",
+        "mtu 1400",
+        "qlen 77",
+        "tun type tap",
+        "pi off",
+        "vnet_hdr on",
+        "persist on",
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in {shown}");
+    }
+    assert!(!shown.contains(" multi_queue "), "{shown}");
+}
+
+fn a_persistent_tap_survives_and_is_taken_again() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    let index = tap.ifindex().unwrap();
+    let error = Tap::create("vif1.0", &options()).unwrap_err();
+    assert!(matches!(error, TapError::Busy(_)), "{error}");
+    drop(tap);
+    assert_eq!(link::index("vif1.0").unwrap(), index);
+
+    // What a script did meanwhile stays.
+    link::set_mtu("vif1.0", 1300).unwrap();
+    ip("link set vif1.0 address 00:16:3e:00:00:99");
+    link::set_up("vif1.0").unwrap();
+    let tap = Tap::create(
+        "vif1.0",
+        &TapOptions {
+            txqueuelen: 5,
+            ..options()
+        },
+    )
+    .unwrap();
+    assert!(!tap.created());
+    assert_eq!((tap.ifindex().unwrap(), tap.mtu().unwrap()), (index, 1300));
+    assert_eq!(tap.mac().unwrap().to_string(), "00:16:3e:00:00:99");
+    assert_eq!(link::tx_queue_len("vif1.0").unwrap(), 5);
+    assert!(link::is_up("vif1.0").unwrap());
+}
+
+fn another_tap_goes_with_its_last_descriptor() {
+    let tap = Tap::create(
+        "vif1.0",
+        &TapOptions {
+            persist: false,
+            ..options()
+        },
+    )
+    .unwrap();
+    let clone = tap.try_clone().unwrap();
+    drop(tap);
+    assert_eq!(clone.name().unwrap(), "vif1.0");
+    drop(clone);
+    assert!(!link::exists("vif1.0").unwrap());
+}
+
+fn destroy_leaves_nothing() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    link::set_up("vif1.0").unwrap();
+    let clone = tap.try_clone().unwrap();
+    tap.destroy().unwrap();
+    assert!(link::exists("vif1.0").unwrap(), "a worker still holds it");
+    drop(clone);
+    assert!(!link::exists("vif1.0").unwrap());
+}
+
+fn a_rename_is_followed() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    let index = tap.ifindex().unwrap();
+    ip("link set vif1.0 name uplink");
+    assert_eq!(tap.name().unwrap(), "uplink");
+    assert_eq!(tap.ifindex().unwrap(), index);
+    link::set_mtu("uplink", 1280).unwrap();
+    assert_eq!(tap.mtu().unwrap(), 1280);
+    tap.set_mtu(1290).unwrap();
+    assert_eq!(link::mtu("uplink").unwrap(), 1290);
+    // Another takes the old name, as vif-qubes-nat does; it is not confused with ours.
+    ip("tuntap add vif1.0 mode tap");
+    assert_eq!(
+        (tap.name().unwrap().as_str(), tap.mtu().unwrap()),
+        ("uplink", 1290)
+    );
+    tap.destroy().unwrap();
+    assert!(!link::exists("uplink").unwrap());
+    assert!(link::exists("vif1.0").unwrap());
+}
+
+fn a_move_to_another_namespace_is_followed() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    let (say, hear) = mpsc::channel();
+    let (go, wait) = mpsc::channel::<()>();
+    let other = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        say.send(nix::unistd::gettid()).unwrap();
+        wait.recv().unwrap();
+        let seen = (link::index("vif1.0"), link::set_mtu("vif1.0", 1333));
+        say.send(nix::unistd::gettid()).unwrap();
+        wait.recv().unwrap();
+        seen
+    });
+    ip(&format!("link set vif1.0 netns {}", hear.recv().unwrap()));
+    assert!(!link::exists("vif1.0").unwrap());
+    assert_eq!(tap.name().unwrap(), "vif1.0");
+    let index = tap.ifindex().unwrap();
+    go.send(()).unwrap();
+    hear.recv().unwrap();
+    assert_eq!(tap.mtu().unwrap(), 1333);
+    tap.set_mtu(1334).unwrap();
+    assert_eq!(tap.mtu().unwrap(), 1334);
+    // Another of that name here is another one's.
+    ip("tuntap add vif1.0 mode tap");
+    assert_eq!(tap.mtu().unwrap(), 1334);
+    go.send(()).unwrap();
+    let seen = other.join().unwrap();
+    assert_eq!(seen.0.unwrap(), index);
+    seen.1.unwrap();
+
+    // The namespace went with its thread, and takes the tap with it.
+    eventually("the end of the namespace", || tap.name().is_err());
+    let error = tap.write(&[0; 64]).unwrap_err();
+    assert!(
+        is_gone(&error) && is_gone(&tap.name().unwrap_err()) && is_gone(&tap.mtu().unwrap_err()),
+        "{error}"
+    );
+    tap.destroy().unwrap();
+}
+
+fn a_deleted_tap_is_gone() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    ip("link delete vif1.0");
+    let mut buffer = [0; 64];
+    assert!(is_gone(
+        &tap.read_vectored(&mut [IoSliceMut::new(&mut buffer)])
+            .unwrap_err()
+    ));
+    assert!(is_gone(&tap.write(&buffer).unwrap_err()));
+    let error = tap.set_carrier(true).unwrap_err();
+    assert!(error.io().is_some_and(is_gone), "{error}");
+    tap.destroy().unwrap();
+}
+
+fn other_interfaces_are_not_taken() {
+    ip("tuntap add vif1.0 mode tun");
+    let error = Tap::create("vif1.0", &options()).unwrap_err();
+    assert!(matches!(error, TapError::NotOurs(_)), "{error}");
+    assert!(error.to_string().contains("ip link delete vif1.0"));
+    assert!(link::exists("vif1.0").unwrap());
+}
+
+fn what_the_kernel_refuses_leaves_nothing() {
+    for bad in [
+        TapOptions {
+            mtu: 10,
+            ..options()
+        },
+        TapOptions {
+            mtu: u32::MAX,
+            ..options()
+        },
+    ] {
+        let error = Tap::create("vif1.0", &bad).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot set the MTU of a tap to "),
+            "{error}"
+        );
+        assert!(!link::exists("vif1.0").unwrap());
+    }
+    let multicast = TapOptions {
+        mac: MacAddr([1, 0, 0, 0, 0, 0]),
+        ..options()
+    };
+    let error = Tap::create("vif1.0", &multicast).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot set the address of the tap vif1.0"),
+        "{error}"
+    );
+    assert!(!link::exists("vif1.0").unwrap());
+}
+
+fn frames_carry_a_header() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    link::add_ipv4("vif1.0", Ipv4Addr::new(192, 0, 2, 1), 24).unwrap();
+    link::set_up("vif1.0").unwrap();
+    assert!(link::is_up("vif1.0").unwrap());
+    // An address in the prefix is reached through the tap: by an ARP request first.
+    let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+    socket.send_to(b"hello", "192.0.2.2:9").unwrap();
+    let mut frame = Vec::new();
+    eventually("an ARP request", || {
+        let mut buffer = [0; 2048];
+        match tap.read_vectored(&mut [IoSliceMut::new(&mut buffer)]) {
+            Ok(n) => frame = buffer[..n].to_vec(),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+        frame.get(VNET_HDR_LEN + 12..VNET_HDR_LEN + 14) == Some(&[0x08, 0x06])
+    });
+    let (head, ethernet) = frame.split_at(VNET_HDR_LEN);
+    assert_eq!(head[..10], [0; 10]);
+    assert_eq!(
+        ethernet[..12],
+        [
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff
+        ]
+    );
+
+    // The answer, written behind a header, gets the datagram sent.
+    let mut answer = vec![0; VNET_HDR_LEN];
+    answer.extend_from_slice(&ethernet[6..12]);
+    answer.extend_from_slice(&[
+        0x00, 0x16, 0x3e, 0, 0, 1, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2, 0x00, 0x16, 0x3e, 0, 0, 1,
+    ]);
+    answer.extend_from_slice(&[192, 0, 2, 2]);
+    answer.extend_from_slice(&ethernet[6..12]);
+    answer.extend_from_slice(&[192, 0, 2, 1]);
+    assert_eq!(tap.write(&answer).unwrap(), answer.len());
+    eventually("the datagram", || {
+        let mut buffer = [0; 2048];
+        let n = tap
+            .read_vectored(&mut [IoSliceMut::new(&mut buffer)])
+            .unwrap_or(0);
+        buffer[..n].ends_with(b"hello")
+            && buffer[VNET_HDR_LEN..VNET_HDR_LEN + 6] == [0x00, 0x16, 0x3e, 0, 0, 1]
+    });
+    link::set_down("vif1.0").unwrap();
+    assert!(!link::is_up("vif1.0").unwrap());
+    assert!(
+        !is_gone(&tap.write(&answer).unwrap_err()),
+        "a tap that is down is not gone"
+    );
+}
+
+fn carrier_and_offload_are_set() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    link::set_up("vif1.0").unwrap();
+    let carrier = || {
+        let shown = Command::new("ip")
+            .args(["link", "show", "vif1.0"])
+            .output()
+            .unwrap();
+        !String::from_utf8_lossy(&shown.stdout).contains("NO-CARRIER")
+    };
+    assert!(carrier());
+    tap.set_carrier(false).unwrap();
+    assert!(!carrier());
+    tap.set_carrier(true).unwrap();
+    assert!(carrier());
+    let all = TapOffload {
+        csum: true,
+        tso4: true,
+        tso6: true,
+        tso_ecn: true,
+    };
+    for offload in [
+        all,
+        TapOffload {
+            csum: true,
+            ..TapOffload::default()
+        },
+        TapOffload::default(),
+    ] {
+        tap.set_offload(offload).unwrap();
+    }
+    let error = tap.set_offload(TapOffload {
+        tso4: true,
+        ..TapOffload::default()
+    });
+    assert!(error.is_err(), "segmentation without checksums is nonsense");
+}
+
+fn many_queues_can_be_asked_for() {
+    let tap = Tap::create(
+        "vif1.0",
+        &TapOptions {
+            queues: 2,
+            ..options()
+        },
+    )
+    .unwrap();
+    let shown = Command::new("ip")
+        .args(["-details", "link", "show", "vif1.0"])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(" multi_queue "));
+    drop(tap);
+    let error = Tap::create("vif1.0", &options()).unwrap_err();
+    assert!(matches!(error, TapError::NotOurs(_)), "{error}");
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What each of the three commands does, from parsed arguments to the end. Called by `main` only.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use xen_ring::XenHypervisor;
+use xenbus::Client;
+
+use crate::cli::{DemoArgs, RunArgs, StatusArgs};
+use crate::config::{Config, LogLevel};
+use crate::control::{client, render};
+use crate::daemon::{Connect, Daemon, Stopper};
+use crate::demo::{self, DemoOptions};
+use crate::{logging, preflight};
+
+/// What every command can fail with: a sentence for the one who typed it.
+pub type CommandResult = Result<(), Box<dyn Error>>;
+
+/// `netback run`: serves this host's guests until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// Why the daemon cannot start, or why it had to end.
+pub fn run(args: &RunArgs) -> CommandResult {
+    let config = Config::load(args.config.as_deref())?;
+    logging::init(args.log_level.unwrap_or(config.log.level))?;
+    let _lock = preflight::check(&preflight::Host::system())?;
+    let daemon = Daemon::new(config.clone(), &XenHypervisor, connect(&config))?;
+    stop_on_signals(daemon.stopper())?;
+    daemon.run(|| notify(&[NotifyState::Ready]))?;
+    notify(&[NotifyState::Stopping]);
+    Ok(())
+}
+
+/// `netback status`: prints what a running daemon says of its vifs.
+///
+/// # Errors
+///
+/// Why there is no answer.
+pub fn status(args: &StatusArgs) -> CommandResult {
+    let answer = client::status(&args.socket)?;
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string_pretty(answer.json())?)
+    } else {
+        render::table(&answer.status()?)
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        // `netback status | head` is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// `netback demo`: shows the daemon at work without Xen.
+///
+/// # Errors
+///
+/// What did not work, or what the machine forbids and how to run the demo otherwise.
+pub fn demo(args: &DemoArgs) -> CommandResult {
+    logging::init(LogLevel::Warn)?;
+    let options = DemoOptions {
+        keep: args.keep,
+        time: Duration::from_secs(args.seconds),
+    };
+    Ok(demo::run(options, &mut io::stdout().lock())?)
+}
+
+fn connect(config: &Config) -> Connect {
+    match config.xenstore.socket.clone() {
+        Some(path) => Box::new(move || {
+            let socket = UnixStream::connect(&path).map_err(|error| {
+                let text = format!("cannot connect to xenstored at {}: {error}", path.display());
+                io::Error::new(error.kind(), text)
+            })?;
+            Client::over(socket)
+        }),
+        None => Box::new(Client::connect),
+    }
+}
+
+/// Signals are waited for on a thread of their own, which wakes the daemon's loop.
+fn stop_on_signals(stopper: Stopper) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                tracing::info!(signal, "asked to stop");
+                if let Err(error) = stopper.stop() {
+                    tracing::error!(%error, "the control thread cannot be woken");
+                }
+            }
+        })?;
+    Ok(())
+}
+
+/// Tells systemd, if it started us.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be told the daemon's state");
+    }
+}

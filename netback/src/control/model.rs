@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What `netback status` tells, as data: the daemon fills it in, the client prints it, `--json` hands it on.
+//!
+//! `tx` and `rx` are the guest's: what it transmits and what it receives. Names and units of fields are an interface
+//! that programs rely on: fields may be added, none may change its meaning. A field that an older daemon does not
+//! send reads as empty.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The whole daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// The domain in which it runs: 0, or that of a driver domain.
+    pub domid: u16,
+    /// Number of worker threads.
+    pub workers: usize,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Its connection to xenstored.
+    pub xenstore: XenstoreStatus,
+    /// Every network device it knows, by domain and handle.
+    pub vifs: Vec<VifStatus>,
+}
+
+/// The daemon's connection to xenstored. While it is down the data path goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XenstoreStatus {
+    /// In order.
+    #[default]
+    Connected,
+    /// Lost, and tried again.
+    Reconnecting,
+}
+
+/// One network device of one guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VifStatus {
+    /// The guest's domain id.
+    pub domid: u16,
+    /// The device's handle (devid).
+    pub handle: u32,
+    /// Current name of the tap; a script may have renamed it.
+    pub vif: String,
+    /// The guest's name, as the toolstack calls it.
+    pub guest: Option<String>,
+    /// The guest's UUID.
+    pub uuid: Option<String>,
+    /// The guest's address.
+    pub mac: Option<String>,
+    /// Where the device is in its life, e.g. `Connected`.
+    pub state: String,
+    /// Why it is not Connected, or what went wrong.
+    pub reason: Option<String>,
+    /// The `hotplug-status` node.
+    pub hotplug_status: Option<String>,
+    /// Number of queue pairs in use.
+    pub queues: u16,
+    /// What was agreed with the guest.
+    pub features: Features,
+    /// The vif script.
+    pub script: Option<String>,
+    /// The bridge that the toolstack asked for.
+    pub bridge: Option<String>,
+    /// The tap's MTU in bytes.
+    pub mtu: Option<u32>,
+    /// What the guest transmits.
+    pub tx: DirectionStatus,
+    /// What the guest receives.
+    pub rx: DirectionStatus,
+}
+
+/// What was agreed with the frontend. All are off while it is not connected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one negotiated feature of the netif protocol"
+)]
+pub struct Features {
+    /// Frames of several slots towards the guest (`feature-sg`).
+    pub sg: bool,
+    /// TCP over IPv4 segments towards the guest (`feature-gso-tcpv4`).
+    pub gso_tcpv4: bool,
+    /// TCP over IPv6 segments towards the guest (`feature-gso-tcpv6`).
+    pub gso_tcpv6: bool,
+    /// Blank IPv4 checksums towards the guest (no `feature-no-csum-offload`).
+    pub csum_v4: bool,
+    /// Blank IPv6 checksums towards the guest (`feature-ipv6-csum-offload`).
+    pub csum_v6: bool,
+    /// An event channel for each direction (`feature-split-event-channels`).
+    pub split_event_channels: bool,
+    /// A multicast filter (`feature-multicast-control`).
+    pub multicast_control: bool,
+    /// A control ring (`feature-ctrl-ring`).
+    pub ctrl_ring: bool,
+}
+
+/// One direction of one device, over all its queues, since the device appeared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DirectionStatus {
+    /// Packets that went through.
+    pub packets: u64,
+    /// Their bytes, with the Ethernet header.
+    pub bytes: u64,
+    /// Packets that did not, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Failures that are not a packet's drop, by kind (such as failed grant copies).
+    pub errors: BTreeMap<String, u64>,
+}
+
+impl DirectionStatus {
+    /// All drops.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.drops.values().fold(0, |sum, n| sum.saturating_add(*n))
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The table that `netback status` prints: a line for each vif, and below it what is wrong with it.
+//!
+//! Strings from guests and from xenstore are escaped and cut, so none can forge a line or drive the terminal.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::model::{DirectionStatus, Features, Status, VifStatus, XenstoreStatus};
+use super::units;
+use crate::logging::printable;
+
+const HEAD: [&str; 9] = [
+    "VIF",
+    "GUEST",
+    "STATE",
+    "QUEUES",
+    "FEATURES",
+    "TX PACKETS",
+    "TX BYTES",
+    "RX PACKETS",
+    "RX BYTES",
+];
+/// Columns whose text is set to the right, being numbers.
+const RIGHT: [bool; 9] = [false, false, false, true, false, true, true, true, true];
+const GAP: &str = "  ";
+
+/// The whole table, ready to print.
+#[must_use]
+pub fn table(status: &Status) -> String {
+    let mut out = head(status);
+    if status.vifs.is_empty() {
+        out.push_str("\nNo guest has a network device here.\n");
+        return out;
+    }
+    let rows: Vec<_> = status.vifs.iter().map(row).collect();
+    let mut widths = HEAD.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    out.push('\n');
+    line(&mut out, &widths, &HEAD.map(str::to_owned));
+    for (vif, row) in status.vifs.iter().zip(&rows) {
+        line(&mut out, &widths, row);
+        notes(&mut out, vif);
+    }
+    out.push_str("\ntx: what the guest transmits; rx: what it receives\n");
+    out
+}
+
+fn head(status: &Status) -> String {
+    let xenstore = match status.xenstore {
+        XenstoreStatus::Connected => "xenstore connected",
+        XenstoreStatus::Reconnecting => {
+            "xenstore LOST, reconnecting (traffic goes on; changes wait)"
+        }
+    };
+    let workers = if status.workers == 1 {
+        "worker"
+    } else {
+        "workers"
+    };
+    format!(
+        "netback {} in domain {}: up {}, {} {workers}, {xenstore}\n",
+        printable(&status.version, 20),
+        status.domid,
+        units::seconds(status.uptime_seconds),
+        status.workers
+    )
+}
+
+fn row(vif: &VifStatus) -> [String; 9] {
+    let guest = match &vif.guest {
+        Some(name) => format!("{} ({})", printable(name, 32), vif.domid),
+        None => format!("({})", vif.domid),
+    };
+    [
+        if vif.vif.is_empty() {
+            format!("({}.{})", vif.domid, vif.handle)
+        } else {
+            printable(&vif.vif, 15)
+        },
+        guest,
+        printable(&vif.state, 16),
+        vif.queues.to_string(),
+        features(vif.features),
+        units::count(vif.tx.packets),
+        units::bytes(vif.tx.bytes),
+        units::count(vif.rx.packets),
+        units::bytes(vif.rx.bytes),
+    ]
+}
+
+fn features(f: Features) -> String {
+    let all = [
+        (f.sg, "sg"),
+        (f.gso_tcpv4, "gso4"),
+        (f.gso_tcpv6, "gso6"),
+        (f.csum_v4, "csum4"),
+        (f.csum_v6, "csum6"),
+        (f.split_event_channels, "split"),
+        (f.multicast_control, "mcast"),
+        (f.ctrl_ring, "ctrl"),
+    ];
+    let on: Vec<_> = all
+        .iter()
+        .filter(|(on, _)| *on)
+        .map(|(_, name)| *name)
+        .collect();
+    if on.is_empty() {
+        "-".to_owned()
+    } else {
+        on.join(" ")
+    }
+}
+
+fn line(out: &mut String, widths: &[usize; 9], cells: &[String; 9]) {
+    let mut text = String::new();
+    for ((cell, width), right) in cells.iter().zip(widths).zip(RIGHT) {
+        let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
+        let (before, after) = if right {
+            (pad.as_str(), "")
+        } else {
+            ("", pad.as_str())
+        };
+        text.push_str(before);
+        text.push_str(cell);
+        text.push_str(after);
+        text.push_str(GAP);
+    }
+    out.push_str(text.trim_end());
+    out.push('\n');
+}
+
+fn notes(out: &mut String, vif: &VifStatus) {
+    if let Some(reason) = &vif.reason {
+        note(out, &printable(reason, 400));
+    }
+    direction(out, "tx", &vif.tx);
+    direction(out, "rx", &vif.rx);
+}
+
+fn direction(out: &mut String, name: &str, direction: &DirectionStatus) {
+    for (what, reasons) in [("dropped", &direction.drops), ("errors", &direction.errors)] {
+        let list = nonzero(reasons);
+        if !list.is_empty() {
+            note(out, &format!("{name} {what}: {}", list.join(", ")));
+        }
+    }
+}
+
+fn nonzero(reasons: &BTreeMap<String, u64>) -> Vec<String> {
+    reasons
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(reason, n)| format!("{} {}", n, printable(reason, 40)))
+        .collect()
+}
+
+fn note(out: &mut String, text: &str) {
+    // Writing into a String cannot fail.
+    let _infallible = writeln!(out, "{GAP}{GAP}{text}");
+}

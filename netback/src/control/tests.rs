@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The control socket whole: server, client and what is printed.
+
+mod socket;
+mod table;
+
+use super::model::{DirectionStatus, Features, Status, VifStatus, XenstoreStatus};
+
+/// A daemon with one vif of every kind.
+fn sample() -> Status {
+    let connected = VifStatus {
+        domid: 1,
+        vif: "vif1.0".into(),
+        guest: Some("web".into()),
+        uuid: Some("6a1f3bd2-0c5e-4f0e-9a53-cd7dd6b0a001".into()),
+        mac: Some("00:16:3e:00:00:01".into()),
+        state: "Connected".into(),
+        hotplug_status: Some("connected".into()),
+        queues: 1,
+        features: Features {
+            sg: true,
+            csum_v4: true,
+            csum_v6: true,
+            split_event_channels: true,
+            ..Features::default()
+        },
+        script: Some("/etc/xen/scripts/vif-bridge".into()),
+        bridge: Some("xenbr0".into()),
+        mtu: Some(1500),
+        tx: DirectionStatus {
+            packets: 1_234_567,
+            bytes: 4_402_341_478,
+            drops: [("tap-full".to_owned(), 12), ("never".to_owned(), 0)].into(),
+            ..DirectionStatus::default()
+        },
+        rx: DirectionStatus {
+            packets: 9999,
+            bytes: 512,
+            drops: [("guest-slow".to_owned(), 3), ("too-long".to_owned(), 1)].into(),
+            errors: [("grant-copy".to_owned(), 7)].into(),
+        },
+        ..VifStatus::default()
+    };
+    let waiting = VifStatus {
+        domid: 20,
+        handle: 1,
+        vif: "uplink".into(),
+        state: "AwaitHotplug".into(),
+        reason: Some("waiting for hotplug-status from /etc/xen/scripts/vif-bridge".into()),
+        queues: 1,
+        ..VifStatus::default()
+    };
+    let hostile = VifStatus {
+        domid: 3,
+        guest: Some("\u{1b}[2Jroot\n\u{202e}evil".into()),
+        state: "Failed".into(),
+        reason: Some("guest fault: \u{1b}]0;x\u{7} at slot 7".into()),
+        ..VifStatus::default()
+    };
+    Status {
+        version: "0.1.0".into(),
+        domid: 0,
+        workers: 2,
+        uptime_seconds: 7500,
+        xenstore: XenstoreStatus::Connected,
+        vifs: vec![connected, waiting, hostile],
+    }
+}

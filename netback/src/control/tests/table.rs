@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The printed table, word for word, and the names of the JSON.
+
+use super::*;
+use crate::control::render::table;
+
+#[test]
+fn golden() {
+    let expected = r#"netback 0.1.0 in domain 0: up 2 h 05 min, 2 workers, xenstore connected
+
+VIF     GUEST                            STATE         QUEUES  FEATURES              TX PACKETS  TX BYTES  RX PACKETS  RX BYTES
+vif1.0  web (1)                          Connected          1  sg csum4 csum6 split       1.23M  4.10 GiB        9999     512 B
+    tx dropped: 12 tap-full
+    rx dropped: 3 guest-slow, 1 too-long
+    rx errors: 7 grant-copy
+uplink  (20)                             AwaitHotplug       1  -                              0       0 B           0       0 B
+    waiting for hotplug-status from /etc/xen/scripts/vif-bridge
+(3.0)   \u{1b}[2Jroot\n\u{202e}evil (3)  Failed             0  -                              0       0 B           0       0 B
+    guest fault: \u{1b}]0;x\u{7} at slot 7
+
+tx: what the guest transmits; rx: what it receives
+"#;
+    let printed = table(&sample());
+    assert_eq!(printed, expected, "\n{printed}");
+}
+
+#[test]
+fn golden_without_guests() {
+    let status = Status {
+        version: "0.1.0".into(),
+        domid: 5,
+        workers: 1,
+        xenstore: XenstoreStatus::Reconnecting,
+        ..Status::default()
+    };
+    let expected = "netback 0.1.0 in domain 5: up 0 s, 1 worker, xenstore LOST, reconnecting (traffic goes on; changes wait)\n\n\
+        No guest has a network device here.\n";
+    assert_eq!(table(&status), expected);
+}
+
+#[test]
+fn long_strings_are_cut() {
+    let mut status = sample();
+    for vif in &mut status.vifs {
+        vif.guest = Some("g".repeat(10_000));
+        vif.reason = Some("r".repeat(10_000));
+        vif.state = "s".repeat(10_000);
+        vif.tx.drops = [("d".repeat(10_000), 1)].into();
+    }
+    for line in table(&status).lines() {
+        assert!(line.chars().count() < 420, "{line}");
+    }
+}
+
+#[test]
+fn drops_add_up() {
+    let status = sample();
+    assert_eq!(
+        status
+            .vifs
+            .iter()
+            .map(|vif| vif.rx.dropped())
+            .collect::<Vec<_>>(),
+        [4, 0, 0]
+    );
+    let full = DirectionStatus {
+        drops: [("a".into(), u64::MAX), ("b".into(), 1)].into(),
+        ..Default::default()
+    };
+    assert_eq!(full.dropped(), u64::MAX);
+}
+
+#[test]
+fn json_names_are_what_programs_rely_on() {
+    let mut status = sample();
+    status.vifs.truncate(1);
+    let expected = serde_json::json!({
+        "version": "0.1.0",
+        "domid": 0,
+        "workers": 2,
+        "uptime_seconds": 7500,
+        "xenstore": "connected",
+        "vifs": [{
+            "domid": 1,
+            "handle": 0,
+            "vif": "vif1.0",
+            "guest": "web",
+            "uuid": "6a1f3bd2-0c5e-4f0e-9a53-cd7dd6b0a001",
+            "mac": "00:16:3e:00:00:01",
+            "state": "Connected",
+            "reason": null,
+            "hotplug_status": "connected",
+            "queues": 1,
+            "features": {
+                "sg": true, "gso_tcpv4": false, "gso_tcpv6": false, "csum_v4": true, "csum_v6": true,
+                "split_event_channels": true, "multicast_control": false, "ctrl_ring": false
+            },
+            "script": "/etc/xen/scripts/vif-bridge",
+            "bridge": "xenbr0",
+            "mtu": 1500,
+            "tx": { "packets": 1234567, "bytes": 4402341478_u64, "drops": { "tap-full": 12, "never": 0 }, "errors": {} },
+            "rx": {
+                "packets": 9999, "bytes": 512, "drops": { "guest-slow": 3, "too-long": 1 },
+                "errors": { "grant-copy": 7 }
+            }
+        }]
+    });
+    assert_eq!(serde_json::to_value(&status).unwrap(), expected);
+    assert_eq!(serde_json::from_value::<Status>(expected).unwrap(), status);
+}
+
+#[test]
+fn an_older_or_newer_daemon_is_understood() {
+    let older: Status =
+        serde_json::from_str(r#"{"version":"0.0.1","vifs":[{"vif":"vif1.0"}]}"#).unwrap();
+    assert_eq!(
+        (
+            older.version.as_str(),
+            older.vifs[0].vif.as_str(),
+            older.vifs[0].mtu
+        ),
+        ("0.0.1", "vif1.0", None)
+    );
+    let newer: Status =
+        serde_json::from_str(r#"{"version":"9","colour":"blue","vifs":[]}"#).unwrap();
+    assert_eq!(newer.version, "9");
+}

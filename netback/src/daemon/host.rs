@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What all devices share on the control thread: the store, the workers, the timers, the poll.
+
+use mio::{Registry, Token};
+use std::collections::HashMap;
+use std::time::Instant;
+
+use xenbus::DevicePath;
+
+use super::store::Store;
+use super::timers::{Due, Timers};
+use crate::config::Config;
+use crate::worker::{Command, QueueId, WorkerId, Workers};
+
+pub(super) struct Host {
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) workers: Workers,
+    pub(super) timers: Timers,
+    pub(super) registry: Registry,
+    queues: HashMap<QueueId, DevicePath>,
+    scripts: HashMap<Token, DevicePath>,
+    next_queue: u64,
+    next_script: usize,
+}
+
+/// Scripts get tokens from here on; below are the control thread's own.
+pub(super) const FIRST_SCRIPT: usize = 1 << 16;
+
+impl Host {
+    pub(super) fn new(config: Config, store: Store, workers: Workers, registry: Registry) -> Self {
+        Self {
+            config,
+            store,
+            workers,
+            timers: Timers::default(),
+            registry,
+            queues: HashMap::new(),
+            scripts: HashMap::new(),
+            next_queue: 0,
+            next_script: FIRST_SCRIPT,
+        }
+    }
+
+    /// A new number for a connection of `device`.
+    pub(super) fn new_queue(&mut self, device: DevicePath) -> QueueId {
+        let queue = QueueId(self.next_queue);
+        self.next_queue += 1;
+        self.queues.insert(queue, device);
+        queue
+    }
+
+    /// Whose connection it is.
+    pub(super) fn owner(&self, queue: QueueId) -> Option<DevicePath> {
+        self.queues.get(&queue).copied()
+    }
+
+    /// No report about it is of interest any more.
+    pub(super) fn drop_queue(&mut self, queue: QueueId) {
+        self.queues.remove(&queue);
+    }
+
+    /// Sends a worker a command. `false`, with a line in the log, when the worker is dead.
+    pub(super) fn send(&self, worker: WorkerId, command: Command) -> bool {
+        match self.workers.send(worker, command) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "a worker cannot be reached");
+                false
+            }
+        }
+    }
+
+    /// A new token for a script of `device`.
+    pub(super) fn new_script(&mut self, device: DevicePath) -> Token {
+        let token = Token(self.next_script);
+        self.next_script += 1;
+        self.scripts.insert(token, device);
+        token
+    }
+
+    /// Whose script it is.
+    pub(super) fn script_owner(&self, token: Token) -> Option<DevicePath> {
+        self.scripts.get(&token).copied()
+    }
+
+    /// The script has ended.
+    pub(super) fn drop_script(&mut self, token: Token) {
+        self.scripts.remove(&token);
+    }
+
+    /// Makes `due` due at `at`.
+    pub(super) fn set_timer(&mut self, at: Instant, due: Due) {
+        self.timers.set(at, due);
+    }
+}

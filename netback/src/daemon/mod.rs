@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The control thread: one loop that owns the store, the devices, the scripts, the control socket
+//! and the timers, and commands the workers.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `mod` | the loop: from what woke it to a device's event |
+//! | `vif` | one device: its machine, its belongings |
+//! | `perform` | what each of the machine's actions means |
+//! | `script` | the vif script, when the daemon runs it |
+//! | `host` | what the devices share |
+//! | `store` | the connection to xenstored, lost and found |
+//! | `timers` | what is due when |
+//! | `status` | what `netback status` shows |
+//!
+//! It is crash-only: when it stops, by a signal or by `kill -9`, frontends stay connected, taps
+//! stay in their bridges, and nothing is written to the store. The next daemon finds everything
+//! it needs there, in the rings and in the taps, and goes on.
+
+mod host;
+mod perform;
+mod script;
+mod status;
+mod store;
+mod timers;
+mod vif;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token, Waker};
+use xen_ring::Hypervisor;
+use xenbus::backend::{Event, Phase};
+use xenbus::path::Subject;
+use xenbus::scan::{Change, Scanner};
+use xenbus::{Client, DevicePath, DomId, Key, device, is_disconnected};
+
+use crate::config::Config;
+use crate::control::server::{BindError, Server};
+use crate::worker::{Report, StartError, What, Workers};
+use host::{FIRST_SCRIPT, Host};
+pub use store::Connect;
+use store::{ROOT_TOKEN, Store};
+use timers::Due;
+use vif::Vif;
+
+const STORE: Token = Token(0);
+const WAKER: Token = Token(1);
+const CONTROL: Token = Token(2);
+const EVENTS_PER_POLL: usize = 64;
+
+/// The daemon, ready to run.
+pub struct Daemon {
+    poll: Poll,
+    host: Host,
+    control: Server,
+    scanner: Scanner,
+    vifs: BTreeMap<DevicePath, Vif>,
+    /// Forgotten here, but not yet by the scanner: that takes a look at the store.
+    to_forget: Vec<DevicePath>,
+    domid: DomId,
+    started: Instant,
+    stop: Stopper,
+}
+
+/// Ends a running daemon from another thread.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+/// Why the daemon cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// No store.
+    #[error(
+        "cannot use xenstore: {0}; is xenstored running (systemctl status xenstored), and is this dom0 or a driver domain?"
+    )]
+    Store(#[source] io::Error),
+    /// No workers.
+    #[error(transparent)]
+    Workers(#[from] StartError),
+    /// No control socket.
+    #[error(transparent)]
+    Control(#[from] BindError),
+    /// The event loop.
+    #[error("the event loop failed: {0}")]
+    Loop(#[source] io::Error),
+}
+
+impl Daemon {
+    /// Connects to the store, opens the control socket and starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError`]; nothing is left behind.
+    pub fn new<H: Hypervisor>(
+        config: Config,
+        hypervisor: &H,
+        connect: Connect,
+    ) -> Result<Self, DaemonError> {
+        let poll = Poll::new().map_err(DaemonError::Loop)?;
+        let registry = || poll.registry().try_clone().map_err(DaemonError::Loop);
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(DaemonError::Loop)?);
+        let mut control = Server::bind(&config.control.socket)?;
+        control
+            .register(poll.registry(), CONTROL)
+            .map_err(DaemonError::Loop)?;
+        let workers = Workers::start(config.worker_count(), hypervisor, &waker)?;
+        let (store, domid) =
+            Store::open(connect, registry()?, STORE).map_err(DaemonError::Store)?;
+        let host = Host::new(config, store, workers, registry()?);
+        let stop = Stopper {
+            stop: Arc::default(),
+            waker,
+        };
+        Ok(Self {
+            poll,
+            host,
+            control,
+            scanner: Scanner::new(),
+            vifs: BTreeMap::new(),
+            to_forget: Vec::new(),
+            domid,
+            started: Instant::now(),
+            stop,
+        })
+    }
+
+    /// A handle that ends [`Self::run`] from another thread.
+    pub fn stopper(&self) -> Stopper {
+        self.stop.clone()
+    }
+
+    /// The control socket's path.
+    pub fn control_socket(&self) -> &Path {
+        self.control.path()
+    }
+
+    /// Serves all devices until stopped. `ready` is called once, after the devices that were
+    /// there already have been taken up.
+    ///
+    /// # Errors
+    ///
+    /// [`DaemonError::Loop`], which no guest and no toolstack can bring about.
+    pub fn run(mut self, ready: impl FnOnce()) -> Result<(), DaemonError> {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            domid = %self.domid,
+            workers = self.host.workers.count(),
+            "netback is running"
+        );
+        self.scan();
+        self.store_events();
+        ready();
+        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        while !self.stop.is_stopped() {
+            let timeout = self.timeout(Instant::now());
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(DaemonError::Loop(error));
+                }
+                _ => {}
+            }
+            for event in &events {
+                self.woken(event.token());
+            }
+            self.due(Instant::now());
+            self.store_events();
+        }
+        tracing::info!(
+            vifs = self.vifs.len(),
+            "netback stops; guests and taps stay as they are"
+        );
+        Ok(())
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let at = [self.host.store.due(), self.control.deadline()];
+        let at = at
+            .into_iter()
+            .flatten()
+            .map(|at| at.saturating_duration_since(now));
+        at.chain(self.host.timers.timeout(now)).min()
+    }
+
+    fn woken(&mut self, token: Token) {
+        match token {
+            STORE => self.store_readable(),
+            WAKER => {
+                while let Some(report) = self.host.workers.report() {
+                    self.reported(report);
+                }
+            }
+            token if self.control.owns(token) => {
+                let Self {
+                    control,
+                    vifs,
+                    host,
+                    domid,
+                    started,
+                    ..
+                } = self;
+                let mut status = || status::status(vifs, host, *domid, *started);
+                control.ready(token, Instant::now(), &mut status);
+            }
+            Token(FIRST_SCRIPT..) => {
+                if let Some(path) = self.host.script_owner(token) {
+                    self.script_ready(path);
+                }
+            }
+            Token(_) => {}
+        }
+    }
+
+    fn store_readable(&mut self) {
+        if let Some(client) = self.host.store.client()
+            && let Err(error) = client.poll_events()
+        {
+            self.host.store.lost(&error);
+        }
+    }
+
+    /// What has come due: timers, clients of the control socket, the next try at the store.
+    fn due(&mut self, now: Instant) {
+        self.control.expire(now);
+        while let Some(due) = self.host.timers.pop(now) {
+            match due {
+                Due::HotplugWait(path) => self.still_waiting(path),
+                Due::Script(path) => self.script_ready(path),
+            }
+        }
+        if self.host.store.retry(now) {
+            self.scan();
+            for path in self.vifs.keys().copied().collect::<Vec<_>>() {
+                self.with_vif(path, Vif::resync);
+            }
+        }
+    }
+
+    /// Handles watch events until there are none: handling one may bring in others.
+    fn store_events(&mut self) {
+        loop {
+            self.finish_forgetting();
+            let Some(event) = self.host.store.client().and_then(Client::next_event) else {
+                return;
+            };
+            if event.token == ROOT_TOKEN {
+                let scanner = &mut self.scanner;
+                let changes = self
+                    .host
+                    .store
+                    .client()
+                    .map(|client| scanner.on_event(client, &event.path));
+                self.changed(changes);
+            } else if let Subject::Device(path) = Subject::of(&event.token) {
+                self.with_vif(path, |vif, host| {
+                    if let Some(event) = vif.read_frontend(host) {
+                        vif.feed(event, host);
+                    }
+                });
+            }
+        }
+    }
+
+    fn scan(&mut self) {
+        let scanner = &mut self.scanner;
+        let changes = self.host.store.client().map(|client| scanner.scan(client));
+        self.changed(changes);
+    }
+
+    fn changed(&mut self, changes: Option<io::Result<Vec<Change>>>) {
+        match changes {
+            Some(Ok(changes)) => changes.into_iter().for_each(|change| self.change(change)),
+            Some(Err(error)) if is_disconnected(&error) => self.host.store.lost(&error),
+            Some(Err(error)) => tracing::error!(%error, "cannot look at the devices in xenstore"),
+            None => {}
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Added(probe) => {
+                let path = probe.device;
+                let vif = Vif::new(&probe, &mut self.host);
+                tracing::debug!(%path, "device found");
+                self.vifs.insert(path, vif);
+                self.feed(path, probe.event());
+            }
+            Change::Removed(path) => self.feed(path, Event::BackendRemoved),
+            Change::Changed(path, Key::State | Key::Online) => self.with_vif(path, |vif, host| {
+                let known = vif.own_state;
+                let changes = host.store.ask(path, "read the device", |c| {
+                    device::read_own(c, path, known)
+                });
+                changes
+                    .into_iter()
+                    .flatten()
+                    .for_each(|event| vif.feed(event, host));
+            }),
+            Change::Changed(path, Key::Handle) => self.with_vif(path, |vif, host| {
+                let event = host
+                    .store
+                    .ask(path, "read handle", |c| device::read_handle(c, path))
+                    .flatten();
+                event.into_iter().for_each(|event| vif.feed(event, host));
+            }),
+            Change::Changed(path, Key::HotplugStatus) => self.with_vif(path, |vif, host| {
+                vif.read_hotplug(host)
+                    .into_iter()
+                    .for_each(|event| vif.feed(event, host));
+            }),
+            Change::Changed(..) => {}
+        }
+    }
+
+    fn reported(&mut self, Report { queue, what }: Report) {
+        let Some(path) = self.host.owner(queue) else {
+            return;
+        };
+        let down = matches!(what, What::Down);
+        self.with_vif(path, |vif, host| {
+            if vif.is_connection(queue) {
+                let event = vif.reported(what);
+                vif.feed(event, host);
+            }
+        });
+        if down {
+            self.host.drop_queue(queue);
+        }
+    }
+
+    fn script_ready(&mut self, path: DevicePath) {
+        self.with_vif(path, |vif, host| {
+            if let Some(event) = vif.script_ready(Instant::now(), host) {
+                vif.feed(event, host);
+            }
+        });
+    }
+
+    fn still_waiting(&self, path: DevicePath) {
+        if let Some(vif) = self.vifs.get(&path)
+            && vif.machine.phase() == Phase::AwaitHotplug
+        {
+            let script = vif.facts.script.as_deref().unwrap_or("(no script node)");
+            tracing::warn!(vif = %vif.name(), domid = %path.dom, ?script, "waiting for hotplug-status from the script");
+        }
+    }
+
+    fn feed(&mut self, path: DevicePath, event: Event) {
+        self.with_vif(path, |vif, host| vif.feed(event, host));
+    }
+
+    /// Does something with a device, and drops its record if that was the end of it.
+    fn with_vif(&mut self, path: DevicePath, act: impl FnOnce(&mut Vif, &mut Host)) {
+        let Some(vif) = self.vifs.get_mut(&path) else {
+            return;
+        };
+        act(vif, &mut self.host);
+        if vif.forgotten {
+            self.vifs.remove(&path);
+            self.to_forget.push(path);
+        }
+    }
+
+    /// A device that has taken a forgotten one's path is found here.
+    fn finish_forgetting(&mut self) {
+        while let Some(path) = self.to_forget.pop() {
+            let Some(client) = self.host.store.client() else {
+                self.to_forget.push(path);
+                return;
+            };
+            let change = self.scanner.forget(client, path);
+            self.changed(Some(change.map(|change| change.into_iter().collect())));
+        }
+    }
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon")
+            .field("vifs", &self.vifs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stopper {
+    /// Ends the daemon's loop.
+    ///
+    /// # Errors
+    ///
+    /// When the loop cannot be woken, which nothing but a defect here can cause.
+    pub fn stop(&self) -> io::Result<()> {
+        self.stop.store(true, Ordering::Release);
+        self.waker.wake()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What each of the state machine's actions means: the shell around `xenbus::backend`.
+//!
+//! An action that has a result at once returns it as the next event; results that take time
+//! (a worker's, a script's) come as events later, from the control thread's loop.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hotplug::{MacAddr, Tap, TapOffload, TapOptions, link};
+use xen_ring::DomId;
+use xenbus::backend::{Action, Event, Phase};
+use xenbus::{Client, FrontendPath, Key, XenbusState, device};
+
+use super::host::Host;
+use super::store::{frontend_token, watch_frontend};
+use super::timers::Due;
+use super::vif::{Connection, Vif};
+use crate::vif::negotiate::{ADVERTISED, Negotiated, negotiate};
+use crate::worker::{Command, ConnectRequest};
+
+/// How long a device waits for its hotplug script before the log says so.
+const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Vif {
+    /// Carries out one action.
+    pub(super) fn perform(&mut self, action: Action, host: &mut Host) -> Option<Event> {
+        let path = self.path;
+        match action {
+            Action::WatchHandle => {
+                // The watch on all devices covers the node; this is the look after it.
+                host.store
+                    .ask(path, "read handle", |c| device::read_handle(c, path))
+                    .flatten()
+            }
+            Action::Advertise => {
+                host.store.ask(path, "write the features", |c| {
+                    device::write_keys(c, path, ADVERTISED)
+                });
+                None
+            }
+            Action::CreateNetif => Some(self.create_netif(host)),
+            Action::WatchFrontend => self.watch_frontend(host),
+            Action::ReadFrontend => self.read_frontend(host),
+            Action::SetState(state) => {
+                self.own_state = state;
+                self.write_state(host);
+                None
+            }
+            Action::ConnectQueues => self.connect(host),
+            Action::DisconnectQueues => self.disconnect(host),
+            Action::ReadHotplugStatus => {
+                host.set_timer(Instant::now() + HOTPLUG_PATIENCE, Due::HotplugWait(path));
+                self.read_hotplug(host)
+            }
+            Action::RunOnline => self.run_online(host),
+            Action::RunOffline => self.run_offline(host),
+            Action::ClearHotplugStatus => {
+                host.store.ask(path, "remove hotplug-status", |c| {
+                    device::clear_hotplug_status(c, path)
+                });
+                None
+            }
+            Action::DestroyNetif => {
+                self.destroy_netif();
+                None
+            }
+            Action::ReportError => {
+                self.report_error(host);
+                None
+            }
+            Action::ClearError => {
+                host.store.ask(path, "remove the error nodes", |c| {
+                    device::clear_error(c, path)
+                });
+                None
+            }
+            Action::Forget => {
+                self.forget(host);
+                None
+            }
+        }
+    }
+
+    /// Writes what our own state ought to be.
+    pub(super) fn write_state(&self, host: &mut Host) {
+        let (path, state) = (self.path, self.own_state);
+        host.store.ask(path, "write the state", |c| {
+            device::set_state(c, path, state)
+        });
+    }
+
+    /// The frontend's state now.
+    pub(super) fn read_frontend(&self, host: &mut Host) -> Option<Event> {
+        let frontend = self.frontend?;
+        host.store
+            .ask(self.path, "read the frontend's state", |c| {
+                device::read_frontend(c, frontend)
+            })
+            .map(Event::Frontend)
+    }
+
+    /// What the hotplug script says now.
+    pub(super) fn read_hotplug(&mut self, host: &mut Host) -> Option<Event> {
+        let path = self.path;
+        let status = host.store.ask(path, "read hotplug-status", |c| {
+            device::read_hotplug(c, path)
+        })?;
+        self.facts.hotplug_status = host
+            .store
+            .ask(path, "read hotplug-status", |c| {
+                device::optional(c, &path.key(Key::HotplugStatus))
+            })
+            .flatten()
+            .map(String::from);
+        Some(Event::Hotplug(status))
+    }
+
+    /// Watches the frontend's state, which makes for a first event.
+    pub(super) fn watch_frontend(&mut self, host: &mut Host) -> Option<Event> {
+        let (path, frontend) = (self.path, self.frontend?);
+        if self.frontend_watched {
+            return self.read_frontend(host);
+        }
+        self.frontend_watched = host
+            .store
+            .ask(path, "watch the frontend", |c| {
+                watch_frontend(c, path, frontend)
+            })
+            .is_some();
+        None
+    }
+
+    fn create_netif(&mut self, host: &Host) -> Event {
+        let name = self.tap_name();
+        let options = TapOptions {
+            txqueuelen: host.config.tap.txqueuelen,
+            mac: MacAddr::BACKEND,
+            persist: true,
+            ..TapOptions::default()
+        };
+        let made = Tap::create(&name, &options).and_then(|tap| {
+            // As with any network card, no carrier until somebody is at the other end.
+            tap.set_carrier(false).map(|()| tap)
+        });
+        match made {
+            Ok(tap) => {
+                let what = if tap.created() {
+                    "tap created"
+                } else {
+                    "tap taken over"
+                };
+                tracing::debug!(vif = %name, "{what}");
+                self.tap = Some(tap);
+                Event::NetifCreated
+            }
+            Err(error) => Event::NetifFailed(error.to_string()),
+        }
+    }
+
+    /// A tap that a former daemon left may bear the name that the script gave it.
+    fn tap_name(&self) -> String {
+        let name = self.name();
+        match &self.facts.vifname {
+            Some(vifname)
+                if self.adopted
+                    && matches!(link::exists(&name), Ok(false))
+                    && matches!(link::exists(vifname), Ok(true)) =>
+            {
+                vifname.clone()
+            }
+            _ => name,
+        }
+    }
+
+    fn destroy_netif(&mut self) {
+        if let Some(tap) = self.tap.take()
+            && let Err(error) = tap.destroy()
+        {
+            tracing::error!(vif = %self.name(), %error, "the tap cannot be removed");
+        }
+    }
+
+    fn connect(&mut self, host: &mut Host) -> Option<Event> {
+        match self.prepare(host) {
+            Ok(Some((connection, request))) => {
+                let sent = host.send(connection.worker, Command::Connect(Box::new(request)));
+                self.connection = Some(connection);
+                (!sent).then(|| Event::QueuesFailed("the worker thread is gone".into()))
+            }
+            // The store is gone: this is done again when it is back.
+            Ok(None) => None,
+            Err(reason) => Some(Event::QueuesFailed(reason)),
+        }
+    }
+
+    /// Reads and checks everything that a connection needs. `None` when the store is gone.
+    fn prepare(&self, host: &mut Host) -> Result<Option<(Connection, ConnectRequest)>, String> {
+        let frontend = self.frontend.ok_or("the device has no frontend")?;
+        let Some(client) = host.store.client() else {
+            return Ok(None);
+        };
+        let negotiated = match self.negotiate(client, frontend) {
+            Ok(negotiated) => negotiated?,
+            Err(lost) => {
+                host.store.lost(&lost);
+                return Ok(None);
+            }
+        };
+        let tap = self.tap.as_ref().ok_or("the device has no tap")?;
+        let offload = TapOffload {
+            csum: negotiated.features.csum.any(),
+            ..TapOffload::default()
+        };
+        tap.set_offload(offload)
+            .map_err(|error| error.to_string())?;
+        let tap = tap
+            .try_clone()
+            .map_err(|error| format!("cannot duplicate the tap: {error}"))?;
+        let queue = host.new_queue(self.path);
+        let request = ConnectRequest {
+            queue,
+            guest: DomId::new(self.path.dom.raw()),
+            keys: negotiated.queue,
+            features: negotiated.features,
+            tap,
+            counters: Arc::clone(&self.counters),
+        };
+        let worker = host.workers.assign();
+        Ok(Some((
+            Connection {
+                queue,
+                worker,
+                negotiated,
+            },
+            request,
+        )))
+    }
+
+    /// The outer error is a lost connection to the store, the inner one the frontend's.
+    fn negotiate(
+        &self,
+        client: &Client,
+        frontend: FrontendPath,
+    ) -> io::Result<Result<Negotiated, String>> {
+        let mac = device::optional(client, &self.path.key(Key::Mac));
+        let mac = match mac {
+            Err(error) if xenbus::is_disconnected(&error) => return Err(error),
+            Err(error) => return Ok(Err(format!("the node mac cannot be read: {error}"))),
+            Ok(mac) => mac.unwrap_or_default(),
+        };
+        if mac.parse::<MacAddr>().is_err() {
+            return Ok(Err(format!(
+                "the backend's node mac is {mac:?}: set mac= in the vif line to an address like 00:16:3e:01:02:03"
+            )));
+        }
+        match negotiate(|key| device::optional(client, &frontend.node(key))) {
+            Ok(negotiated) => Ok(Ok(negotiated)),
+            Err(error) => match error.lost_store() {
+                Ok(lost) => Err(lost),
+                Err(error) => Ok(Err(error.to_string())),
+            },
+        }
+    }
+
+    fn disconnect(&mut self, host: &mut Host) -> Option<Event> {
+        self.carrier(false);
+        let Some(connection) = &self.connection else {
+            return Some(Event::QueuesDown);
+        };
+        if host.send(connection.worker, Command::Disconnect(connection.queue)) {
+            return None;
+        }
+        Some(Event::QueuesDown)
+    }
+
+    /// Shows the host whether there is somebody at the other end.
+    pub(super) fn carrier(&self, carrier: bool) {
+        if let Some(tap) = &self.tap
+            && let Err(error) = tap.set_carrier(carrier)
+        {
+            tracing::warn!(vif = %self.name(), %error, "the tap's carrier cannot be set");
+        }
+    }
+
+    pub(super) fn report_error(&mut self, host: &mut Host) {
+        let Some(reason) = self.machine.error() else {
+            return;
+        };
+        let path = self.path;
+        host.store.ask(path, "write the error nodes", |c| {
+            device::report_error(c, path, reason)
+        });
+        if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
+            let domid = path.dom;
+            let guest = self.facts.guest.as_deref().unwrap_or_default();
+            tracing::error!(vif = %self.name(), %domid, ?guest, %reason, suppressed, "failed");
+        }
+    }
+
+    fn forget(&mut self, host: &mut Host) {
+        self.forgotten = true;
+        if let (true, Some(frontend)) = (self.frontend_watched, self.frontend) {
+            let token = frontend_token(self.path);
+            host.store
+                .ask(self.path, "end the watch on the frontend", |c| {
+                    c.unwatch(&frontend.state(), &token)
+                });
+        }
+    }
+
+    /// After the connection to the store was lost: does again what may not have reached it, and
+    /// looks again at what may have changed.
+    pub(super) fn resync(&mut self, host: &mut Host) {
+        let (path, known) = (self.path, self.own_state);
+        self.frontend_watched = false;
+        let changes = host.store.ask(path, "read the device", |c| {
+            device::read_own(c, path, known)
+        });
+        let changes = changes.unwrap_or_default();
+        let closing = changes.contains(&Event::ToolstackClosing);
+        for event in changes {
+            self.feed(event, host);
+        }
+        if self.forgotten {
+            return;
+        }
+        // The toolstack's 5 is not to be written over.
+        if !closing {
+            if self.own_state == XenbusState::InitWait {
+                self.perform_and_feed(Action::Advertise, host);
+            }
+            self.write_state(host);
+        }
+        let in_error = self.machine.error().is_some();
+        let error = if in_error {
+            Action::ReportError
+        } else {
+            Action::ClearError
+        };
+        self.perform_and_feed(error, host);
+        if self.machine.phase() == Phase::Connecting && self.connection.is_none() {
+            self.perform_and_feed(Action::ConnectQueues, host);
+        }
+        for action in [
+            Action::WatchHandle,
+            Action::WatchFrontend,
+            Action::ReadHotplugStatus,
+        ] {
+            self.perform_and_feed(action, host);
+        }
+    }
+
+    fn perform_and_feed(&mut self, action: Action, host: &mut Host) {
+        if let Some(event) = self.perform(action, host) {
+            self.feed(event, host);
+        }
+    }
+}

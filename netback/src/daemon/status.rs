@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What `netback status` shows, gathered from the devices when somebody asks.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use xenbus::{DevicePath, DomId};
+
+use super::host::Host;
+use super::vif::Vif;
+use crate::control::model::{DirectionStatus, Features, Status, VifStatus, XenstoreStatus};
+use crate::vif::DirectionCounters;
+use crate::vif::negotiate::{Channels, Negotiated};
+
+pub(super) fn status(
+    vifs: &BTreeMap<DevicePath, Vif>,
+    host: &Host,
+    domid: DomId,
+    started: Instant,
+) -> Status {
+    let xenstore = match host.store.client() {
+        Some(_) => XenstoreStatus::Connected,
+        None => XenstoreStatus::Reconnecting,
+    };
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        domid: domid.raw(),
+        workers: host.workers.count(),
+        uptime_seconds: started.elapsed().as_secs(),
+        xenstore,
+        vifs: vifs.values().map(vif_status).collect(),
+    }
+}
+
+fn vif_status(vif: &Vif) -> VifStatus {
+    let negotiated = vif
+        .connection
+        .as_ref()
+        .map(|connection| &connection.negotiated);
+    let tap = vif.tap.as_ref();
+    VifStatus {
+        domid: vif.path.dom.raw(),
+        handle: vif.path.handle,
+        vif: tap
+            .and_then(|tap| tap.name().ok())
+            .unwrap_or_else(|| vif.name()),
+        guest: vif.facts.guest.clone(),
+        uuid: vif.facts.uuid.clone(),
+        mac: vif.facts.mac.clone(),
+        state: vif.machine.phase().name().to_owned(),
+        reason: reason(vif),
+        hotplug_status: vif.facts.hotplug_status.clone(),
+        queues: u16::from(negotiated.is_some()),
+        features: negotiated.map(features).unwrap_or_default(),
+        script: vif.facts.script.clone(),
+        bridge: vif.facts.bridge.clone(),
+        mtu: tap.and_then(|tap| tap.mtu().ok()),
+        tx: direction(&vif.counters.tx),
+        rx: direction(&vif.counters.rx),
+    }
+}
+
+/// The last error, or else what the device waits for.
+fn reason(vif: &Vif) -> Option<String> {
+    let waits = vif.machine.phase().reason();
+    vif.machine.error().or(waits).map(str::to_owned)
+}
+
+fn features(negotiated: &Negotiated) -> Features {
+    Features {
+        sg: negotiated.features.sg,
+        csum_v4: negotiated.features.csum.v4,
+        csum_v6: negotiated.features.csum.v6,
+        split_event_channels: matches!(negotiated.queue.channels, Channels::Split { .. }),
+        ..Features::default()
+    }
+}
+
+fn direction(counters: &DirectionCounters) -> DirectionStatus {
+    DirectionStatus {
+        packets: counters.packets(),
+        bytes: counters.bytes(),
+        drops: counters
+            .drops()
+            .map(|(reason, n)| (reason.name().to_owned(), n))
+            .collect(),
+        ..DirectionStatus::default()
+    }
+}

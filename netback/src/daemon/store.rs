@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The daemon's connection to xenstored, which may be lost and found again.
+//!
+//! While it is down, requests fail softly (the caller goes on without) and the data path runs
+//! on; the control thread tries to connect with growing pauses, then watches and scans anew.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use xenbus::path::BACKEND_ROOT;
+use xenbus::reconnect::Backoff;
+use xenbus::{Client, DevicePath, DomId, FrontendPath, is_disconnected};
+
+/// How the daemon gets a connection: to xenstored, or to the demo's own store.
+pub type Connect = Box<dyn Fn() -> io::Result<Client> + Send>;
+
+/// The token of the watch on all devices. The watches on frontends have their devices' paths.
+pub(super) const ROOT_TOKEN: &str = "devices";
+
+pub(super) struct Store {
+    connect: Connect,
+    registry: Registry,
+    token: Token,
+    link: Link,
+}
+
+enum Link {
+    Up(Client),
+    Down(Backoff),
+}
+
+impl Store {
+    /// Connects, and watches for devices: there is a first event at once.
+    pub(super) fn open(
+        connect: Connect,
+        registry: Registry,
+        token: Token,
+    ) -> io::Result<(Self, DomId)> {
+        let (client, domid) = start(&connect, &registry, token)?;
+        Ok((
+            Self {
+                connect,
+                registry,
+                token,
+                link: Link::Up(client),
+            },
+            domid,
+        ))
+    }
+
+    pub(super) fn client(&self) -> Option<&Client> {
+        match &self.link {
+            Link::Up(client) => Some(client),
+            Link::Down(_) => None,
+        }
+    }
+
+    /// Runs `op` on the store. `None` when it failed: then the connection is lost, which is dealt
+    /// with when it is back, or the store refused, which is logged as the failure of `what`.
+    pub(super) fn ask<T>(
+        &mut self,
+        device: DevicePath,
+        what: &str,
+        op: impl FnOnce(&Client) -> io::Result<T>,
+    ) -> Option<T> {
+        match op(self.client()?) {
+            Ok(value) => Some(value),
+            Err(error) if is_disconnected(&error) => {
+                self.lost(&error);
+                None
+            }
+            Err(error) => {
+                tracing::error!(%device, %error, "cannot {what}");
+                None
+            }
+        }
+    }
+
+    /// The connection is no more. The first attempt at a new one is due soon.
+    pub(super) fn lost(&mut self, error: &io::Error) {
+        if let Link::Up(client) = &self.link {
+            tracing::error!(%error, "xenstored is gone; packets go on, and it is tried again");
+            // The descriptor is closed with the client, which ends the registration too.
+            let fd = client.as_raw_fd();
+            if let Err(error) = self.registry.deregister(&mut SourceFd(&fd)) {
+                tracing::debug!(%error, "the store's descriptor was not registered");
+            }
+            self.link = Link::Down(Backoff::new(Instant::now()));
+        }
+    }
+
+    /// When the next attempt is due; `None` while connected.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match &self.link {
+            Link::Up(_) => None,
+            Link::Down(backoff) => Some(backoff.due()),
+        }
+    }
+
+    /// Tries to connect, if that is due. `true` if there is a new connection.
+    pub(super) fn retry(&mut self, now: Instant) -> bool {
+        let Link::Down(backoff) = &mut self.link else {
+            return false;
+        };
+        if !backoff.is_due(now) {
+            return false;
+        }
+        match start(&self.connect, &self.registry, self.token) {
+            Ok((client, _)) => {
+                self.link = Link::Up(client);
+                tracing::info!("xenstored is back");
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "xenstored is still gone");
+                backoff.failed(now);
+                false
+            }
+        }
+    }
+}
+
+/// A store without our own `domid` has been started empty and has not been set up yet: its lack
+/// of devices means nothing.
+fn start(connect: &Connect, registry: &Registry, token: Token) -> io::Result<(Client, DomId)> {
+    let client = connect()?;
+    let domid = client.domid()?;
+    client.watch_devices(BACKEND_ROOT, ROOT_TOKEN)?;
+    let fd = client.as_raw_fd();
+    registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+    Ok((client, domid))
+}
+
+/// The token of the watch on a device's frontend.
+pub(super) fn frontend_token(device: DevicePath) -> String {
+    device.dir()
+}
+
+/// Watches a frontend's state. The watch fires at once.
+pub(super) fn watch_frontend(
+    client: &Client,
+    device: DevicePath,
+    frontend: FrontendPath,
+) -> io::Result<()> {
+    match client.watch(&frontend.state(), &frontend_token(device)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}

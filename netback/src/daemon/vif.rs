@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! One device as the control thread holds it: the state machine, what was read about it, and
+//! what it owns (tap, connection, running script).
+//!
+//! [`Vif::feed`] is the only way in: it hands an event to the machine, carries out the actions
+//! that the machine answers with ([`perform`](super::perform)), and feeds what they bring about
+//! until there is nothing left to do.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hotplug::Tap;
+use xenbus::backend::{Device, Event, Phase};
+use xenbus::device::{Probe, optional};
+use xenbus::{Client, DevicePath, FrontendPath, XenbusState};
+
+use super::host::Host;
+use super::script::Script;
+use crate::logging::RateLimited;
+use crate::vif::negotiate::Negotiated;
+use crate::vif::{Fault, QueueCounters};
+use crate::worker::{QueueId, What, WorkerId};
+
+/// A device from its discovery until the machine says "forget".
+#[derive(Debug)]
+pub(super) struct Vif {
+    pub(super) path: DevicePath,
+    pub(super) machine: Device,
+    /// What our `state` node ought to be.
+    pub(super) own_state: XenbusState,
+    /// The `handle` node: the second number in the tap's name.
+    pub(super) handle: u32,
+    /// Left by a former daemon, not fresh from the toolstack.
+    pub(super) adopted: bool,
+    /// `None` if the device's directory is not worth following.
+    pub(super) frontend: Option<FrontendPath>,
+    pub(super) facts: Facts,
+    pub(super) tap: Option<Tap>,
+    pub(super) connection: Option<Connection>,
+    /// Over all connections of the device's life.
+    pub(super) counters: Arc<QueueCounters>,
+    pub(super) script: Script,
+    pub(super) frontend_watched: bool,
+    pub(super) forgotten: bool,
+    /// A guest can connect and break the protocol as often as it likes.
+    pub(super) log_limit: RateLimited,
+}
+
+/// What the toolstack wrote about the device, for the log, the status and the script.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    pub(super) guest: Option<String>,
+    pub(super) uuid: Option<String>,
+    pub(super) mac: Option<String>,
+    pub(super) script: Option<String>,
+    pub(super) bridge: Option<String>,
+    pub(super) vifname: Option<String>,
+    pub(super) gatewaydev: Option<String>,
+    pub(super) hotplug_status: Option<String>,
+}
+
+/// A queue pair that a worker has, or was asked to take.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) queue: QueueId,
+    pub(super) worker: WorkerId,
+    pub(super) negotiated: Negotiated,
+}
+
+impl Vif {
+    pub(super) fn new(probe: &Probe, host: &mut Host) -> Self {
+        let path = probe.device;
+        let own_state = probe.own_state.clone().unwrap_or(XenbusState::Unknown);
+        let facts = host.store.ask(path, "read the device", |client| {
+            Ok(Facts::read(client, path))
+        });
+        Self {
+            path,
+            machine: Device::new(),
+            own_state,
+            handle: probe.handle.clone().ok().flatten().unwrap_or(path.handle),
+            adopted: own_state != XenbusState::Initialising,
+            frontend: probe.frontend.clone().ok(),
+            facts: facts.unwrap_or_default(),
+            tap: None,
+            connection: None,
+            counters: Arc::default(),
+            script: Script::default(),
+            frontend_watched: false,
+            forgotten: false,
+            log_limit: RateLimited::new(10, Duration::from_secs(10)),
+        }
+    }
+
+    /// Hands `event` to the machine and does what follows from it.
+    pub(super) fn feed(&mut self, event: Event, host: &mut Host) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let before = self.machine.phase();
+            tracing::debug!(vif = %self.name(), ?event, phase = %before, "event");
+            if let Event::Handle(Ok(handle)) = event {
+                self.handle = handle;
+            }
+            for action in self.machine.handle(event) {
+                events.extend(self.perform(*action, host));
+            }
+            self.log_change(before);
+        }
+    }
+
+    /// Takes note of what a worker says about the present connection.
+    pub(super) fn reported(&mut self, what: What) -> Event {
+        match what {
+            What::Up => {
+                self.carrier(true);
+                Event::QueuesUp
+            }
+            What::Failed(error) => {
+                if self.machine.phase() == Phase::Connecting {
+                    self.connection = None;
+                }
+                Event::QueuesFailed(error.to_string())
+            }
+            What::Fault(Fault::Tap(error)) => Event::NetifFailed(Fault::Tap(error).to_string()),
+            What::Fault(fault) => Event::PeerFault(fault.to_string()),
+            What::Down => {
+                self.connection = None;
+                Event::QueuesDown
+            }
+        }
+    }
+
+    /// The name that the tap is made under, `vif<domid>.<handle>`: scripts may rename it later.
+    pub(super) fn name(&self) -> String {
+        format!("vif{}.{}", self.path.dom, self.handle)
+    }
+
+    /// Whether `queue` is this device's present connection: reports about former ones are late.
+    pub(super) fn is_connection(&self, queue: QueueId) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.queue == queue)
+    }
+
+    fn log_change(&mut self, before: Phase) {
+        let after = self.machine.phase();
+        if before == after {
+            return;
+        }
+        tracing::debug!(vif = %self.name(), from = %before, to = %after, "phase");
+        if before.is_connected() == after.is_connected() {
+            return;
+        }
+        let Some(suppressed) = self.log_limit.allow(Instant::now()) else {
+            return;
+        };
+        let what = if after.is_connected() {
+            "connected"
+        } else {
+            "disconnected"
+        };
+        let guest = self.facts.guest.as_deref().unwrap_or_default();
+        tracing::info!(vif = %self.name(), domid = %self.path.dom, ?guest, suppressed, "{what}");
+    }
+}
+
+impl Facts {
+    /// Nothing depends on these, so what cannot be read is absent.
+    fn read(client: &Client, path: DevicePath) -> Self {
+        let read = |node: String| optional(client, &node).ok().flatten().map(String::from);
+        let own = |key: &str| read(path.node(key));
+        let domain = format!("/local/domain/{}", path.dom);
+        let vm = read(format!("{domain}/vm"));
+        Self {
+            guest: read(format!("{domain}/name")),
+            uuid: vm.and_then(|vm| vm.rsplit('/').next().map(str::to_owned)),
+            mac: own("mac"),
+            script: own("script"),
+            bridge: own("bridge"),
+            vifname: own("vifname"),
+            gatewaydev: own("gatewaydev"),
+            hotplug_status: own("hotplug-status"),
+        }
+    }
+}

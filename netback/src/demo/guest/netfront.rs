@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The model frontend: what a guest's network driver does, in the guest's own words.
+//!
+//! It follows its backend through xenstore as Linux's netfront does ([`Netfront::follow`]), and also runs the
+//! cycles that other guests and other moments bring: reload of the driver, a new kernel by kexec, Windows's close
+//! cycle before the first connection. The data path is in [`queue`](super::queue).
+//!
+//! It trusts the backend in nothing: what no correct backend does ends up in
+//! [`FrontStats::violations`](super::queue::FrontStats::violations).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use xen_ring::SysError;
+use xenbus::XenbusState;
+
+use super::checksum::{self, Checksum};
+use super::options::FrontendOptions;
+use super::queue::{FrontStats, Received, RxQueue, TxFull, TxQueue};
+use super::store::FrontendStore;
+use crate::demo::sim::{GuestPort, SimGuest};
+
+/// A frontend that could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum NetfrontError {
+    /// The store failed.
+    #[error("the guest cannot use the store: {0}")]
+    Store(#[from] io::Error),
+    /// The simulated hypervisor failed.
+    #[error("the guest cannot use the hypervisor: {0}")]
+    Xen(#[from] SysError),
+    /// The backend did not get to the state that was waited for.
+    #[error("the backend is in state {state}; the guest waited for {wanted:?}")]
+    Timeout {
+        /// Any of these would have done.
+        wanted: Vec<XenbusState>,
+        /// Where the backend is.
+        state: XenbusState,
+    },
+}
+
+/// Where the frontend is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// No rings; waits for the backend's InitWait.
+    Waiting,
+    /// Rings published; waits for the backend's Connected.
+    Connecting,
+    /// Frames flow.
+    Connected,
+    /// Closed, by the backend's wish or its own.
+    Closed,
+}
+
+/// One network device of a simulated guest.
+#[derive(Debug)]
+pub struct Netfront {
+    guest: SimGuest,
+    store: FrontendStore,
+    options: FrontendOptions,
+    phase: Phase,
+    /// The backend's state may be one that nobody has reacted to yet.
+    look: bool,
+    link: Option<Link>,
+    stats: FrontStats,
+}
+
+/// All that exists only between the publication of the rings and the end of the connection.
+#[derive(Debug)]
+struct Link {
+    tx: TxQueue,
+    rx: RxQueue,
+    ports: Ports,
+    /// The backend takes frames of more than one slot.
+    sg: bool,
+}
+
+#[derive(Debug)]
+enum Ports {
+    Single(GuestPort),
+    Split { tx: GuestPort, rx: GuestPort },
+}
+
+impl Netfront {
+    /// A frontend on a device that the toolstack has made. It does nothing yet.
+    #[must_use]
+    pub fn new(guest: SimGuest, store: FrontendStore, options: FrontendOptions) -> Self {
+        Self {
+            guest,
+            store,
+            options,
+            phase: Phase::Waiting,
+            look: true,
+            link: None,
+            stats: FrontStats::default(),
+        }
+    }
+
+    /// Waits for the backend's InitWait, publishes the rings, and waits for Connected.
+    ///
+    /// # Errors
+    /// The backend does not play along within `limit` per step, or the store or hypervisor fails.
+    pub fn connect(&mut self, limit: Duration) -> Result<(), NetfrontError> {
+        self.wait(&[XenbusState::InitWait], limit)?;
+        self.publish()?;
+        self.wait(&[XenbusState::Connected], limit)?;
+        self.phase = Phase::Connected;
+        Ok(())
+    }
+
+    /// Publishes rings and channels and says Connected, whatever the backend's state is.
+    ///
+    /// # Errors
+    /// The store or hypervisor fails.
+    pub fn publish(&mut self) -> Result<(), NetfrontError> {
+        self.link = None;
+        let link = Link::new(&self.guest, &self.store, &self.options)?;
+        let mut keys = link.keys(&self.options);
+        keys.extend(self.options.overrides.iter().cloned());
+        self.store.publish(&keys)?;
+        self.link = Some(link);
+        self.store.set_state(XenbusState::Connected)?;
+        self.phase = Phase::Connecting;
+        Ok(())
+    }
+
+    /// Reacts to the backend's present state, without waiting; returns the phase after that.
+    ///
+    /// # Errors
+    /// The store or hypervisor fails.
+    pub fn follow(&mut self) -> Result<Phase, NetfrontError> {
+        use XenbusState::{Closed, Closing, Connected, InitWait, Unknown};
+        self.news()?;
+        if !std::mem::replace(&mut self.look, false) {
+            return Ok(self.phase);
+        }
+        let backend = match self.store.backend_state() {
+            Err(NetfrontError::Store(error)) if xenbus::is_disconnected(&error) => {
+                // To be looked at when the store is back.
+                self.look = true;
+                return Ok(self.phase);
+            }
+            state => state?,
+        };
+        match (self.phase, backend) {
+            (Phase::Waiting, InitWait) => self.publish()?,
+            (Phase::Connecting, Connected) => self.phase = Phase::Connected,
+            (Phase::Connecting | Phase::Connected | Phase::Waiting, Closing) => {
+                // The rings stay until the backend has let go of them.
+                self.phase = Phase::Closed;
+                self.store.set_state(Closed)?;
+            }
+            (Phase::Connecting | Phase::Connected, Closed) => {
+                self.phase = Phase::Closed;
+                self.link = None;
+                self.store.set_state(Closed)?;
+            }
+            (Phase::Connecting | Phase::Connected, Unknown) => {
+                self.phase = Phase::Closed;
+                self.link = None;
+            }
+            (Phase::Closed, Closed | InitWait | Unknown) => self.link = None,
+            _ => {}
+        }
+        Ok(self.phase)
+    }
+
+    /// Takes in what the store has sent; true when [`follow`](Self::follow) has something to look at. To be asked
+    /// before sleep: the store's answers to earlier questions may have brought events with them.
+    ///
+    /// # Errors
+    /// The connection to the store is lost.
+    pub fn news(&mut self) -> Result<bool, NetfrontError> {
+        self.look |= self.store.drain_events()?;
+        Ok(self.look && self.store.fd().is_some())
+    }
+
+    /// Closes the device as `rmmod xen-netfront` does: Closing, Closed, each answered by the backend.
+    ///
+    /// # Errors
+    /// The backend does not answer within `limit` per step, or the store fails.
+    pub fn close(&mut self, limit: Duration) -> Result<(), NetfrontError> {
+        use XenbusState::{Closed, Closing, InitWait, Unknown};
+        self.phase = Phase::Closed;
+        self.store.set_state(Closing)?;
+        self.wait(&[Closing, Closed, Unknown], limit)?;
+        self.store.set_state(Closed)?;
+        self.wait(&[Closed, InitWait, Unknown], limit)?;
+        self.link = None;
+        Ok(())
+    }
+
+    /// Starts again after [`close`](Self::close), as `modprobe xen-netfront` does.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn open(&mut self, limit: Duration) -> Result<(), NetfrontError> {
+        self.phase = Phase::Waiting;
+        self.store.set_state(XenbusState::Initialising)?;
+        self.connect(limit)
+    }
+
+    /// What Windows's driver does before it connects for the first time: a whole close cycle without rings.
+    ///
+    /// # Errors
+    /// The backend skips a step of it, or the store fails.
+    pub fn close_early(&mut self, limit: Duration) -> Result<(), NetfrontError> {
+        self.wait(&[XenbusState::InitWait], limit)?;
+        for state in [XenbusState::Closing, XenbusState::Closed] {
+            self.store.set_state(state)?;
+            self.wait(&[state], limit)?;
+        }
+        self.store.set_state(XenbusState::Initialising)?;
+        self.wait(&[XenbusState::InitWait], limit)?;
+        self.phase = Phase::Waiting;
+        Ok(())
+    }
+
+    /// A new kernel takes over (kexec, kdump): it finds the old one's device connected and walks it down first.
+    ///
+    /// The old kernel's rings and grants stay in place until the backend has let go of them.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn kexec(&mut self, limit: Duration) -> Result<(), NetfrontError> {
+        let left_behind = self.link.take();
+        for state in [XenbusState::Closing, XenbusState::Closed] {
+            self.store.set_state(state)?;
+            self.wait(&[state], limit)?;
+        }
+        drop(left_behind);
+        self.store.set_state(XenbusState::Initialising)?;
+        self.connect(limit)
+    }
+
+    fn wait(
+        &mut self,
+        wanted: &[XenbusState],
+        limit: Duration,
+    ) -> Result<XenbusState, NetfrontError> {
+        // Waiting uses up the store's events, and the backend may go on while nobody looks.
+        self.look = true;
+        self.store.wait_backend(wanted, limit)
+    }
+
+    /// The driver is gone without a word (the domain was destroyed): grants and ports end, the store stays.
+    pub fn vanish(&mut self) {
+        self.link = None;
+        self.phase = Phase::Closed;
+    }
+
+    /// Sends one frame whose checksum field is already as `checksum` says. [`flush`](Self::flush) publishes it.
+    ///
+    /// # Errors
+    /// [`TxFull`] when there is no room, no connection, or the frame cannot be cut as was negotiated.
+    pub fn send(&mut self, frame: &[u8], checksum: Checksum) -> Result<(), TxFull> {
+        let link = self.link.as_mut().ok_or(TxFull)?;
+        link.tx.send(frame, checksum, link.sg, &self.options)
+    }
+
+    /// Sends one frame of a stack that leaves TCP and UDP checksums to its device.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_offloaded(&mut self, frame: &mut [u8]) -> Result<(), TxFull> {
+        let checksum = if self.options.blank_tx && checksum::blank(frame) {
+            Checksum::Blank
+        } else {
+            checksum::complete(frame);
+            Checksum::Complete
+        };
+        self.send(frame, checksum)
+    }
+
+    /// Whether the largest frame that is allowed would find room.
+    pub fn can_send(&mut self) -> bool {
+        let stats = &mut self.stats;
+        self.link
+            .as_mut()
+            .is_some_and(|link| link.tx.has_room(&self.options, stats))
+    }
+
+    /// The next good frame from the backend, if there is one. Bad ones are counted and left out.
+    pub fn receive(&mut self) -> Option<Received> {
+        let link = self.link.as_mut()?;
+        link.rx.receive(&mut self.stats)
+    }
+
+    /// Publishes what was sent, takes back what was answered, posts buffers anew, and signals where it is due.
+    pub fn flush(&mut self) {
+        if let Some(link) = &mut self.link {
+            if link.tx.flush(&mut self.stats) {
+                link.ports.tx().notify();
+            }
+            if link.rx.post(&self.options) {
+                link.ports.rx().notify();
+            }
+        }
+    }
+
+    /// Tells the rings that the guest is going to sleep; true when there is work after all.
+    pub fn arm(&mut self) -> bool {
+        let room = self.can_send();
+        self.link.as_mut().is_some_and(|link| {
+            let tx = link.tx.arm();
+            // Without room to answer, received frames stay where they are, and only tx can change that.
+            tx || (room && link.rx.arm())
+        })
+    }
+
+    /// Forgets the events that have come so far.
+    pub fn clear_events(&self) {
+        for port in self.link.iter().flat_map(|link| link.ports.all()) {
+            port.clear();
+        }
+    }
+
+    /// Descriptors that are readable when there is something to do: the store's, then the event channels'.
+    #[must_use]
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let ports = self.link.iter().flat_map(|link| link.ports.all());
+        self.store
+            .fd()
+            .into_iter()
+            .chain(ports.map(GuestPort::as_fd))
+            .collect()
+    }
+
+    /// Signals the backend on every channel, needed or not.
+    pub fn kick(&self) {
+        for port in self.link.iter().flat_map(|link| link.ports.all()) {
+            port.notify();
+        }
+    }
+
+    /// Events that the backend has sent on the present channels.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.link
+            .iter()
+            .flat_map(|link| link.ports.all())
+            .map(GuestPort::events)
+            .sum()
+    }
+
+    /// The phase after the last call.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What has happened on the data path since the frontend was made.
+    #[must_use]
+    pub fn stats(&self) -> &FrontStats {
+        &self.stats
+    }
+
+    /// The store's side, for tests that write what a frontend should not.
+    #[must_use]
+    pub fn store(&self) -> &FrontendStore {
+        &self.store
+    }
+
+    /// As [`store`](Self::store), to give it a new connection.
+    pub fn store_mut(&mut self) -> &mut FrontendStore {
+        &mut self.store
+    }
+
+    /// The tx queue of the present connection, for tests that write what a frontend should not.
+    pub fn tx_queue(&mut self) -> Option<&mut TxQueue> {
+        self.link.as_mut().map(|link| &mut link.tx)
+    }
+
+    /// As [`tx_queue`](Self::tx_queue), for rx.
+    pub fn rx_queue(&mut self) -> Option<&mut RxQueue> {
+        self.link.as_mut().map(|link| &mut link.rx)
+    }
+
+    /// Changes how the frontend behaves from the next connection (or the next frame) on.
+    pub fn options_mut(&mut self) -> &mut FrontendOptions {
+        &mut self.options
+    }
+
+    /// Takes the device anew after the toolstack has removed it and made it again.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn reattach(self, handle: u32) -> Result<Self, NetfrontError> {
+        Ok(Self::new(
+            self.guest,
+            self.store.reopen(handle)?,
+            self.options,
+        ))
+    }
+}
+
+impl Link {
+    fn new(
+        guest: &SimGuest,
+        store: &FrontendStore,
+        options: &FrontendOptions,
+    ) -> Result<Self, NetfrontError> {
+        let split =
+            options.split_event_channels && store.backend_offers("feature-split-event-channels")?;
+        let ports = if split {
+            Ports::Split {
+                tx: guest.alloc_port()?,
+                rx: guest.alloc_port()?,
+            }
+        } else {
+            Ports::Single(guest.alloc_port()?)
+        };
+        Ok(Self {
+            tx: TxQueue::new(guest, options)?,
+            rx: RxQueue::new(guest, options)?,
+            ports,
+            sg: store.backend_offers("feature-sg")?,
+        })
+    }
+
+    /// What goes into the frontend's directory. Keys of an earlier connection that do not hold now are removed.
+    fn keys(&self, options: &FrontendOptions) -> Vec<(String, Option<String>)> {
+        let flag = |on: bool| on.then(|| "1".to_owned());
+        let (single, tx, rx) = match &self.ports {
+            Ports::Single(port) => (Some(port.port().to_string()), None, None),
+            Ports::Split { tx, rx } => (
+                None,
+                Some(tx.port().to_string()),
+                Some(rx.port().to_string()),
+            ),
+        };
+        [
+            ("multi-queue-num-queues", flag(true)),
+            ("tx-ring-ref", Some(self.tx.ring_ref().to_string())),
+            ("rx-ring-ref", Some(self.rx.ring_ref().to_string())),
+            ("event-channel", single),
+            ("event-channel-tx", tx),
+            ("event-channel-rx", rx),
+            ("request-rx-copy", flag(options.rx_copy)),
+            ("feature-rx-notify", flag(options.rx_notify)),
+            ("feature-sg", flag(options.sg)),
+            ("feature-no-csum-offload", flag(!options.csum_offload)),
+            ("feature-ipv6-csum-offload", flag(options.ipv6_csum_offload)),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+    }
+}
+
+impl Ports {
+    fn tx(&self) -> &GuestPort {
+        match self {
+            Self::Single(port) | Self::Split { tx: port, .. } => port,
+        }
+    }
+
+    fn rx(&self) -> &GuestPort {
+        match self {
+            Self::Single(port) | Self::Split { rx: port, .. } => port,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &GuestPort> {
+        let second = match self {
+            Self::Single(_) => None,
+            Self::Split { rx, .. } => Some(rx),
+        };
+        std::iter::once(self.tx()).chain(second)
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! How a model frontend behaves: what it negotiates, and how it cuts its packets.
+
+/// Choices of a frontend. The default is what Linux's netfront does, without segmentation offload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontendOptions {
+    /// Two event channels, one for each ring, where the backend offers that; otherwise one for both.
+    pub split_event_channels: bool,
+    /// `feature-sg`: frames of many slots may come. (Sending them depends on what the backend offers.)
+    pub sg: bool,
+    /// IPv4 checksums may come blank; if not, `feature-no-csum-offload` is written.
+    pub csum_offload: bool,
+    /// `feature-ipv6-csum-offload`: IPv6 checksums may come blank.
+    pub ipv6_csum_offload: bool,
+    /// `feature-rx-notify`: the guest signals when it posts buffers.
+    pub rx_notify: bool,
+    /// `request-rx-copy`, without which an old frontend would flip pages.
+    pub rx_copy: bool,
+    /// Leave TCP and UDP checksums blank when sending.
+    pub blank_tx: bool,
+    /// Most bytes in one tx slot: small values make frames of many slots. At most a page.
+    pub tx_slot_bytes: u16,
+    /// Where in its page a tx slot's data begins.
+    pub tx_offset: u16,
+    /// Rx buffers to keep posted, at most the ring's 256.
+    pub rx_buffers: usize,
+    /// Index at which both rings start: 0 in real guests; near the end of u32 to see the wrap.
+    pub start_index: u32,
+    /// Grant tx pages for reading only, as a careful guest does.
+    pub tx_readonly: bool,
+    /// Extra keys for the frontend's directory, written last: for saying what is not so.
+    pub overrides: Vec<(String, Option<String>)>,
+}
+
+impl Default for FrontendOptions {
+    fn default() -> Self {
+        Self {
+            split_event_channels: true,
+            sg: true,
+            csum_offload: true,
+            ipv6_csum_offload: true,
+            rx_notify: true,
+            rx_copy: true,
+            blank_tx: true,
+            tx_slot_bytes: 4096,
+            tx_offset: 0,
+            rx_buffers: 256,
+            start_index: 0,
+            tx_readonly: true,
+            overrides: Vec::new(),
+        }
+    }
+}
+
+impl FrontendOptions {
+    /// A frontend that knows nothing beyond the bare protocol: one slot per frame, whole checksums, one channel.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self {
+            split_event_channels: false,
+            sg: false,
+            csum_offload: false,
+            ipv6_csum_offload: false,
+            blank_tx: false,
+            ..Self::default()
+        }
+    }
+}

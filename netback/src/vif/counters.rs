@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a queue pair has moved and what it has dropped, and why.
+//!
+//! Each queue's counters have one writer, the worker that owns the queue, so an update is a plain
+//! load and store: no locked instruction on the packet path. The control thread reads them for
+//! `netback status` while packets flow, and may see values that are a packet apart.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::utils::CachePadded;
+
+/// Counters of one queue pair. "tx" and "rx" are the guest's.
+#[derive(Debug, Default)]
+pub struct QueueCounters {
+    /// From the guest.
+    pub tx: CachePadded<DirectionCounters>,
+    /// To the guest.
+    pub rx: CachePadded<DirectionCounters>,
+}
+
+/// Counters of one direction of one queue.
+#[derive(Debug, Default)]
+pub struct DirectionCounters {
+    packets: Counter,
+    bytes: Counter,
+    drops: [Counter; DropReason::ALL.len()],
+}
+
+impl DirectionCounters {
+    /// Counts a frame of `len` bytes (without its virtio header) that reached the other side.
+    #[inline]
+    pub fn delivered(&self, len: usize) {
+        self.packets.add(1);
+        self.bytes.add(len as u64);
+    }
+
+    /// Counts a frame that did not.
+    #[inline]
+    pub fn dropped(&self, reason: DropReason) {
+        if let Some(counter) = self.drops.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Frames delivered.
+    pub fn packets(&self) -> u64 {
+        self.packets.get()
+    }
+
+    /// Bytes delivered, Ethernet headers included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Every reason that has happened at least once, with its count.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL
+            .iter()
+            .zip(&self.drops)
+            .map(|(reason, counter)| (*reason, counter.get()))
+            .filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Why a frame did not reach the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum DropReason {
+    /// tx: the slots of the packet contradict each other, but harmlessly.
+    Malformed,
+    /// tx: more slots than a packet may have, fewer than are an attack.
+    TooManySlots,
+    /// tx: an offload that this vif did not negotiate, or whose fields make no sense.
+    BadOffload,
+    /// tx: the checksum was left blank in a frame whose headers do not say where it belongs.
+    NoChecksumPlace,
+    /// Both: Xen refused to copy from or to the guest's page.
+    GrantCopy,
+    /// tx: the tap is administratively down.
+    TapDown,
+    /// tx: the host has no memory or no room for the frame.
+    TapFull,
+    /// tx: the tap refused the frame.
+    TapRefused,
+    /// rx: the frame needs more slots than the frontend accepts.
+    TooLarge,
+    /// rx: the frame is larger than the MTU was when the guest connected, and the guest has too
+    /// few buffers posted.
+    NoBuffers,
+    /// rx: the tap delivered something that is not a frame behind a virtio header.
+    BadFromTap,
+}
+
+impl DropReason {
+    /// All reasons, in the order of their discriminants.
+    pub const ALL: [Self; 11] = [
+        Self::Malformed,
+        Self::TooManySlots,
+        Self::BadOffload,
+        Self::NoChecksumPlace,
+        Self::GrantCopy,
+        Self::TapDown,
+        Self::TapFull,
+        Self::TapRefused,
+        Self::TooLarge,
+        Self::NoBuffers,
+        Self::BadFromTap,
+    ];
+
+    /// The name under which `netback status` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooManySlots => "too-many-slots",
+            Self::BadOffload => "bad-offload",
+            Self::NoChecksumPlace => "no-checksum-place",
+            Self::GrantCopy => "grant-copy",
+            Self::TapDown => "tap-down",
+            Self::TapFull => "tap-full",
+            Self::TapRefused => "tap-refused",
+            Self::TooLarge => "too-large",
+            Self::NoBuffers => "no-buffers",
+            Self::BadFromTap => "bad-from-tap",
+        }
+    }
+}
+
+/// A number with one writer and any number of readers.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    fn add(&self, n: u64) {
+        let value = self.0.load(Ordering::Relaxed);
+        self.0.store(value.wrapping_add(n), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_listed_by_discriminant() {
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+    }
+
+    #[test]
+    fn only_what_happened_is_listed() {
+        let counters = DirectionCounters::default();
+        counters.delivered(60);
+        counters.delivered(1514);
+        counters.dropped(DropReason::BadFromTap);
+        counters.dropped(DropReason::TapDown);
+        counters.dropped(DropReason::TapDown);
+        assert_eq!((counters.packets(), counters.bytes()), (2, 1574));
+        let drops: Vec<_> = counters.drops().collect();
+        assert_eq!(
+            drops,
+            [(DropReason::TapDown, 2), (DropReason::BadFromTap, 1)]
+        );
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Why a queue pair ends: the guest's fault, or ours.
+
+use nix::errno::Errno;
+use xen_ring::back::ResponseOverflow;
+use xen_ring::{BatchFull, PeerFault};
+
+/// What ends a queue pair in the middle of its work. The text ends up in the vif's error node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The frontend broke the protocol.
+    #[error(transparent)]
+    Peer(#[from] PeerFault),
+    /// The tap cannot be read any more: somebody deleted it, or the network namespace that a
+    /// script had moved it to is gone.
+    #[error("the tap is lost: {0}; detach the vif and attach it again")]
+    Tap(Errno),
+    /// A burst was planned larger than the buffers: a defect of netback, contained to one vif.
+    #[error("defect in netback, please report it: {0}")]
+    Plan(#[from] BatchFull),
+    /// More answers than requests: a defect of netback, contained to one vif.
+    #[error("defect in netback, please report it: {0}")]
+    Answer(#[from] ResponseOverflow),
+}

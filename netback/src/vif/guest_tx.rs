@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The way of a packet from the guest: tx ring, grant copy, tap.
+//!
+//! A turn takes what the guest has published (a ring's worth at most), copies each slot once,
+//! and works through it in bursts of four steps: plan from the private copies, copy all frames
+//! with one ioctl, answer every slot in ring order, write the frames to the tap. The slots are
+//! answered before the tap is touched, so the guest never waits for the host's network; every
+//! slot of a planned packet is answered, whatever becomes of the packet.
+
+use std::io;
+
+use hotplug::Tap;
+use nix::errno::Errno;
+use xen_ring::netif::{self, Status, TxLimits, TxRing, TxSlot, Verdict};
+use xen_ring::{BackRing, CopyBatch, DomId, Grants, PeerFault};
+
+use super::counters::{DirectionCounters, DropReason};
+use super::fault::Fault;
+use super::offload::header_for_tap;
+use super::vnet::VNET_HDR_LEN;
+use super::workbench::{Cursor, PlannedTx, Workbench};
+
+/// The tx half of a queue pair.
+#[derive(Debug)]
+pub(super) struct GuestTx {
+    ring: BackRing<TxRing>,
+    guest: DomId,
+    limits: TxLimits,
+}
+
+impl GuestTx {
+    pub(super) fn new(ring: BackRing<TxRing>, guest: DomId, limits: TxLimits) -> Self {
+        Self {
+            ring,
+            guest,
+            limits,
+        }
+    }
+
+    /// Moves what the guest has published, a ring's worth at most. `true` if the guest is to be
+    /// notified of its answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] when the ring or a packet in it breaks the protocol. The packets before it have
+    /// been answered and delivered.
+    pub(super) fn turn<G: Grants>(
+        &mut self,
+        bench: &mut Workbench<G>,
+        tap: &Tap,
+        counters: &DirectionCounters,
+    ) -> Result<bool, Fault> {
+        let taken = self.ring.take_into(&mut bench.slots)?;
+        let mut notify = false;
+        let mut next = 0;
+        while next < taken {
+            let planned = self.plan(bench, taken, &mut next);
+            bench.copy();
+            notify |= self.answer(bench)?;
+            deliver(bench, tap, counters);
+            planned?;
+        }
+        Ok(notify)
+    }
+
+    /// Arms the ring's event. `true` if the guest has published more meanwhile.
+    pub(super) fn arm(&mut self) -> Result<bool, PeerFault> {
+        self.ring.arm()
+    }
+
+    /// Plans the packets from slot `next` on until the burst is full or all slots are planned.
+    /// An empty burst holds any packet, so each call gets on by one packet at least, or fails.
+    fn plan<G>(
+        &self,
+        bench: &mut Workbench<G>,
+        taken: usize,
+        next: &mut usize,
+    ) -> Result<(), Fault> {
+        let Workbench {
+            batch,
+            slots,
+            tx_burst,
+            ..
+        } = bench;
+        batch.clear();
+        tx_burst.clear();
+        let mut cursor = Cursor::default();
+        while *next < taken && !tx_burst.is_full() {
+            let rest = slots.get(*next..taken).unwrap_or_default();
+            let packet = netif::next_packet(rest, &self.limits)?;
+            let size = packet.size as usize;
+            let head = packet
+                .fragments(rest)
+                .next()
+                .map_or(0, |first| usize::from(first.len));
+            let full = packet.slots > batch.capacity() - batch.len();
+            let Some(frame) = cursor.place(size, head).filter(|_| !full) else {
+                return Ok(());
+            };
+            let first_op = batch.len();
+            let mut at = frame.start;
+            for fragment in packet.fragments(rest) {
+                batch.from_guest(self.guest, fragment.gref, fragment.offset, fragment.len, at)?;
+                at += usize::from(fragment.len);
+            }
+            let slots = *next..*next + packet.slots;
+            *next = slots.end;
+            tx_burst.push(PlannedTx {
+                packet,
+                slots,
+                ops: first_op..batch.len(),
+                frame,
+            });
+        }
+        Ok(())
+    }
+
+    /// Answers every slot of the burst in ring order and publishes the answers. `true` if the
+    /// guest is to be notified.
+    fn answer<G>(&mut self, bench: &Workbench<G>) -> Result<bool, Fault> {
+        for planned in &bench.tx_burst {
+            let slots = bench.slots.get(planned.slots.clone()).unwrap_or_default();
+            let answers = planned
+                .packet
+                .responses_with(slots, |slot| planned.status_of(slot, slots, &bench.batch));
+            for answer in answers {
+                self.ring.respond(answer)?;
+            }
+        }
+        Ok(self.ring.publish().is_needed())
+    }
+}
+
+impl PlannedTx {
+    fn is_copied(&self, batch: &CopyBatch) -> bool {
+        self.ops.clone().all(|op| batch.status(op).is_ok())
+    }
+
+    /// A slot whose copy failed is an error, and so is every slot of a packet that is refused.
+    fn status_of(&self, slot: usize, slots: &[TxSlot], batch: &CopyBatch) -> Status {
+        match self.packet.verdict {
+            Verdict::Deliver if self.is_copied(batch) => Status::Okay,
+            Verdict::Deliver => {
+                let failed = self
+                    .packet
+                    .fragments(slots)
+                    .zip(self.ops.clone())
+                    .any(|(fragment, op)| fragment.slot == slot && !batch.status(op).is_ok());
+                if failed { Status::Error } else { Status::Okay }
+            }
+            Verdict::Drop(_) | Verdict::Multicast(_) => Status::Error,
+        }
+    }
+}
+
+/// Writes the frames that arrived whole to the tap.
+fn deliver<G>(bench: &mut Workbench<G>, tap: &Tap, counters: &DirectionCounters) {
+    let Workbench {
+        batch, tx_burst, ..
+    } = bench;
+    for planned in tx_burst.iter() {
+        match deliver_one(batch, planned, tap) {
+            Ok(()) => counters.delivered(planned.frame.len()),
+            Err(reason) => counters.dropped(reason),
+        }
+    }
+}
+
+fn deliver_one(batch: &mut CopyBatch, planned: &PlannedTx, tap: &Tap) -> Result<(), DropReason> {
+    match planned.packet.verdict {
+        Verdict::Deliver => {}
+        Verdict::Drop(reason) => return Err(reason.into()),
+        // Never offered (`TxLimits`), so never asked for by a frontend that keeps to the offer.
+        Verdict::Multicast(_) => return Err(DropReason::BadOffload),
+    }
+    if !planned.is_copied(batch) {
+        return Err(DropReason::GrantCopy);
+    }
+    let header = header_for_tap(planned.packet.csum, batch.bytes(planned.frame.clone()))?;
+    let start = planned.frame.start - VNET_HDR_LEN;
+    batch
+        .bytes_mut(start..planned.frame.start)
+        .copy_from_slice(&header.to_bytes());
+    tap.write(batch.bytes(start..planned.frame.end))
+        .map(|_| ())
+        .map_err(|error| refusal(&error))
+}
+
+/// Why the tap did not take a frame. EIO is a tap that is not up; EAGAIN, ENOBUFS and ENOMEM are
+/// a host that has no room for it. The slot was answered long ago, so the frame is lost as on any
+/// Ethernet.
+fn refusal(error: &io::Error) -> DropReason {
+    match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Errno::EIO => DropReason::TapDown,
+        Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM => DropReason::TapFull,
+        _ => DropReason::TapRefused,
+    }
+}
+
+impl From<netif::DropReason> for DropReason {
+    fn from(reason: netif::DropReason) -> Self {
+        match reason {
+            netif::DropReason::ShortHeader | netif::DropReason::SizesExceedTotal => Self::Malformed,
+            netif::DropReason::TooManySlots => Self::TooManySlots,
+            netif::DropReason::GsoNotOffered
+            | netif::DropReason::GsoTooSmall
+            | netif::DropReason::MulticastNotOffered => Self::BadOffload,
+        }
+    }
+}

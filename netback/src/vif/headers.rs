@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Finds the transport header of a frame, and fills in its checksum where that cannot be left
+//! to anybody else.
+//!
+//! Called by [`offload`](super::offload) on private copies of frames only. Every length is
+//! checked against the frame, and the walk over IPv6 extension headers is bounded.
+
+/// Where a TCP or UDP header stands in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// The network protocol that carries it.
+    pub network: Network,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// Its first byte, counted from the frame's first byte.
+    pub start: u16,
+}
+
+/// IP's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// The transport protocols whose checksums netif can leave blank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Where the checksum field stands in the header, in bytes.
+    pub fn checksum_offset(self) -> u16 {
+        match self {
+            Self::Tcp => 16,
+            Self::Udp => 6,
+        }
+    }
+
+    /// The shortest header, in bytes.
+    fn header_len(self) -> usize {
+        match self {
+            Self::Tcp => 20,
+            Self::Udp => 8,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+const ETHERNET_LEN: usize = 14;
+const VLAN_TAGS_MAX: usize = 2;
+const IPV6_LEN: usize = 40;
+const IPV6_EXTENSIONS_MAX: usize = 8;
+
+/// The transport header of an Ethernet frame: `None` unless it is whole, unfragmented TCP or UDP
+/// over IPv4 or IPv6, behind at most two VLAN tags.
+pub fn transport(frame: &[u8]) -> Option<Transport> {
+    let (ethertype, at) = network_header(frame)?;
+    let (network, protocol, start) = match ethertype {
+        0x0800 => ipv4(frame, at)?,
+        0x86dd => ipv6(frame, at)?,
+        _ => return None,
+    };
+    frame.get(start..start.checked_add(protocol.header_len())?)?;
+    Some(Transport {
+        network,
+        protocol,
+        start: u16::try_from(start).ok()?,
+    })
+}
+
+/// Sums `frame[start..]` with the pseudo-header's sum that stands in the checksum field at
+/// `start + offset`, and puts the result there. `None`, and no change, when the field lies
+/// outside the frame.
+pub fn fill_checksum(frame: &mut [u8], start: u16, offset: u16) -> Option<()> {
+    let payload = frame.get_mut(usize::from(start)..)?;
+    let field = usize::from(offset)..usize::from(offset).checked_add(2)?;
+    payload.get(field.clone())?;
+    // 64 KiB of 16-bit words fit a u32 with room to spare for the carries.
+    let mut sum: u32 = payload
+        .chunks(2)
+        .map(|pair| match *pair {
+            [high, low] => u32::from(u16::from_be_bytes([high, low])),
+            [high] => u32::from(high) << 8,
+            _ => 0,
+        })
+        .fold(0, u32::wrapping_add);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let checksum = match !u16::try_from(sum).ok()? {
+        // RFC 768: a computed zero is sent as all ones; for TCP both mean the same.
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    payload
+        .get_mut(field)?
+        .copy_from_slice(&checksum.to_be_bytes());
+    Some(())
+}
+
+/// The ethertype behind any VLAN tags, and where its header begins.
+fn network_header(frame: &[u8]) -> Option<(u16, usize)> {
+    let mut at = ETHERNET_LEN;
+    for _ in 0..=VLAN_TAGS_MAX {
+        match be16(frame, at.checked_sub(2)?)? {
+            0x8100 | 0x88a8 => at += 4,
+            ethertype => return Some((ethertype, at)),
+        }
+    }
+    None
+}
+
+fn ipv4(frame: &[u8], at: usize) -> Option<(Network, Protocol, usize)> {
+    let first = byte(frame, at)?;
+    let header_len = usize::from(first & 0x0f) * 4;
+    let fragment = be16(frame, at + 6)? & 0x3fff;
+    if first >> 4 != 4 || header_len < 20 || fragment != 0 {
+        return None;
+    }
+    let protocol = Protocol::from_number(byte(frame, at + 9)?)?;
+    Some((Network::V4, protocol, at + header_len))
+}
+
+fn ipv6(frame: &[u8], at: usize) -> Option<(Network, Protocol, usize)> {
+    if byte(frame, at)? >> 4 != 6 {
+        return None;
+    }
+    let mut next = byte(frame, at + 6)?;
+    let mut start = at + IPV6_LEN;
+    for _ in 0..IPV6_EXTENSIONS_MAX {
+        if let Some(protocol) = Protocol::from_number(next) {
+            return Some((Network::V6, protocol, start));
+        }
+        let units = match next {
+            // Hop-by-hop options, routing, destination options (RFC 8200, section 4).
+            0 | 43 | 60 => usize::from(byte(frame, start + 1)?) + 1,
+            _ => return None,
+        };
+        next = byte(frame, start)?;
+        start += units * 8;
+    }
+    None
+}
+
+fn byte(frame: &[u8], at: usize) -> Option<u8> {
+    frame.get(at).copied()
+}
+
+fn be16(frame: &[u8], at: usize) -> Option<u16> {
+    let bytes = frame.get(at..at.checked_add(2)?)?;
+    Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What the backend offers and what the frontend asked for, read once when it says Connected.
+//!
+//! Everything in the frontend's directory is the guest's to write, so every value is parsed into
+//! a type that is right by construction, or the connection fails with a sentence that names the
+//! key and the value. Key names and defaults: Xen's `netif.h`; Linux's `xen-netback/xenbus.c` for
+//! what a frontend may leave out.
+
+use std::io;
+
+use xen_ring::{GrantRef, RemotePort};
+
+use super::offload::ChecksumOffload;
+
+/// The keys a backend of this version writes before InitWait, with their values.
+///
+/// `feature-rx-copy` is required by every frontend; `feature-rx-flip` is long gone, and is
+/// written as 0 because frontends look at it.
+pub const ADVERTISED: &[(&str, &str)] = &[
+    ("feature-sg", "1"),
+    ("feature-ipv6-csum-offload", "1"),
+    ("feature-rx-copy", "1"),
+    ("feature-rx-flip", "0"),
+    ("feature-split-event-channels", "1"),
+    ("multi-queue-max-queues", "1"),
+];
+
+/// What a frontend asked for, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiated {
+    /// Its queue pair's rings and event channels.
+    pub queue: QueueKeys,
+    /// What may be sent to it.
+    pub features: Features,
+}
+
+/// Where one queue pair's rings are and how to signal them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueKeys {
+    /// The tx ring's page.
+    pub tx_ring: GrantRef,
+    /// The rx ring's page: never the tx ring's.
+    pub rx_ring: GrantRef,
+    /// The event channels.
+    pub channels: Channels,
+}
+
+/// One event channel for both rings, or one each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channels {
+    /// `event-channel`.
+    Single(RemotePort),
+    /// `event-channel-tx` and `event-channel-rx`: two different ports.
+    Split {
+        /// For the tx ring.
+        tx: RemotePort,
+        /// For the rx ring.
+        rx: RemotePort,
+    },
+}
+
+/// What may be sent to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// Frames of more than one slot.
+    pub sg: bool,
+    /// Blank checksums.
+    pub csum: ChecksumOffload,
+}
+
+/// Why a frontend cannot be connected. The text ends up in its error node.
+#[derive(Debug, thiserror::Error)]
+pub enum NegotiateError {
+    /// A key without which there is no connection.
+    #[error("the frontend is Connected but has not written {key}")]
+    Missing {
+        /// The key, relative to the frontend's directory.
+        key: &'static str,
+    },
+    /// A value that does not parse.
+    #[error("the frontend wrote {key} = {value:?}, which is not {expected}")]
+    Malformed {
+        /// The key, relative to the frontend's directory.
+        key: &'static str,
+        /// What it wrote.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// More queues than were offered.
+    #[error("the frontend asks for {asked} queues; this backend offers {offered}")]
+    Queues {
+        /// What it asked for.
+        asked: u32,
+        /// What `multi-queue-max-queues` says.
+        offered: u32,
+    },
+    /// Both rings in one page, or one event channel given as two.
+    #[error("the frontend gave {what} {value} for both its tx and its rx ring")]
+    Shared {
+        /// "grant reference" or "event channel".
+        what: &'static str,
+        /// The number.
+        value: u32,
+    },
+    /// A frontend from before copying receive, which no backend serves any more.
+    #[error("the frontend wrote request-rx-copy = 0: page flipping is not supported")]
+    Flip,
+    /// The store did not answer.
+    #[error("the frontend's {key} cannot be read: {source}")]
+    Store {
+        /// The key, relative to the frontend's directory.
+        key: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl NegotiateError {
+    /// The error of the store, if it is that the connection to it is lost: then this says nothing
+    /// about the frontend.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if it is about the frontend.
+    pub fn lost_store(self) -> Result<io::Error, Self> {
+        match self {
+            Self::Store { source, .. } if xenbus::is_disconnected(&source) => Ok(source),
+            other => Err(other),
+        }
+    }
+}
+
+/// Reads a connecting frontend's keys through `read`, which returns a key's value, or `None` if
+/// there is no such key.
+///
+/// # Errors
+///
+/// [`NegotiateError`] for anything that cannot be served.
+pub fn negotiate(
+    read: impl Fn(&str) -> io::Result<Option<Box<str>>>,
+) -> Result<Negotiated, NegotiateError> {
+    let keys = FrontendKeys(read);
+    match keys.number("multi-queue-num-queues")? {
+        None | Some(1) => {}
+        Some(asked) => return Err(NegotiateError::Queues { asked, offered: 1 }),
+    }
+    if keys.number("request-rx-copy")? == Some(0) {
+        return Err(NegotiateError::Flip);
+    }
+    Ok(Negotiated {
+        queue: queue(&keys)?,
+        features: features(&keys)?,
+    })
+}
+
+fn queue<R: Read>(keys: &FrontendKeys<R>) -> Result<QueueKeys, NegotiateError> {
+    let tx_ring = keys.required("tx-ring-ref")?;
+    let rx_ring = keys.required("rx-ring-ref")?;
+    differ("grant reference", tx_ring, rx_ring)?;
+    Ok(QueueKeys {
+        tx_ring: GrantRef::new(tx_ring),
+        rx_ring: GrantRef::new(rx_ring),
+        channels: channels(keys)?,
+    })
+}
+
+/// A frontend with split channels writes the pair and no `event-channel`, so the pair is tried
+/// first.
+fn channels<R: Read>(keys: &FrontendKeys<R>) -> Result<Channels, NegotiateError> {
+    let Some(tx) = keys.number("event-channel-tx")? else {
+        return Ok(Channels::Single(RemotePort::new(
+            keys.required("event-channel")?,
+        )));
+    };
+    let rx = keys.required("event-channel-rx")?;
+    differ("event channel", tx, rx)?;
+    Ok(Channels::Split {
+        tx: RemotePort::new(tx),
+        rx: RemotePort::new(rx),
+    })
+}
+
+fn features<R: Read>(keys: &FrontendKeys<R>) -> Result<Features, NegotiateError> {
+    Ok(Features {
+        sg: keys.feature("feature-sg")?,
+        csum: ChecksumOffload {
+            v4: !keys.feature("feature-no-csum-offload")?,
+            v6: keys.feature("feature-ipv6-csum-offload")?,
+        },
+    })
+}
+
+fn differ(what: &'static str, tx: u32, rx: u32) -> Result<(), NegotiateError> {
+    if tx == rx {
+        Err(NegotiateError::Shared { what, value: tx })
+    } else {
+        Ok(())
+    }
+}
+
+trait Read: Fn(&str) -> io::Result<Option<Box<str>>> {}
+impl<T: Fn(&str) -> io::Result<Option<Box<str>>>> Read for T {}
+
+struct FrontendKeys<R>(R);
+
+impl<R: Read> FrontendKeys<R> {
+    fn number(&self, key: &'static str) -> Result<Option<u32>, NegotiateError> {
+        let value = (self.0)(key).map_err(|source| NegotiateError::Store { key, source })?;
+        let Some(value) = value else { return Ok(None) };
+        match value.trim().parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(NegotiateError::Malformed {
+                key,
+                value: value.into(),
+                expected: "a decimal number of at most 32 bits",
+            }),
+        }
+    }
+
+    fn required(&self, key: &'static str) -> Result<u32, NegotiateError> {
+        self.number(key)?.ok_or(NegotiateError::Missing { key })
+    }
+
+    fn feature(&self, key: &'static str) -> Result<bool, NegotiateError> {
+        Ok(self.number(key)?.unwrap_or(0) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn frontend(keys: &[(&str, &str)]) -> Result<Negotiated, NegotiateError> {
+        let keys: HashMap<&str, &str> = keys.iter().copied().collect();
+        negotiate(|key| Ok(keys.get(key).map(|value| Box::from(*value))))
+    }
+
+    const LINUX: &[(&str, &str)] = &[
+        ("multi-queue-num-queues", "1"),
+        ("tx-ring-ref", "520"),
+        ("rx-ring-ref", "521"),
+        ("event-channel-tx", "8"),
+        ("event-channel-rx", "9"),
+        ("request-rx-copy", "1"),
+        ("feature-rx-notify", "1"),
+        ("feature-sg", "1"),
+        ("feature-ipv6-csum-offload", "1"),
+    ];
+
+    fn linux_with(key: &'static str, value: &'static str) -> Result<Negotiated, NegotiateError> {
+        let mut keys = LINUX.to_vec();
+        keys.push((key, value));
+        frontend(&keys)
+    }
+
+    #[test]
+    fn linux_as_recorded() {
+        let negotiated = frontend(LINUX).unwrap();
+        assert_eq!(negotiated.queue.tx_ring, GrantRef::new(520));
+        assert_eq!(negotiated.queue.rx_ring, GrantRef::new(521));
+        let channels = Channels::Split {
+            tx: RemotePort::new(8),
+            rx: RemotePort::new(9),
+        };
+        assert_eq!(negotiated.queue.channels, channels);
+        let csum = ChecksumOffload { v4: true, v6: true };
+        assert_eq!(negotiated.features, Features { sg: true, csum });
+    }
+
+    #[test]
+    fn the_barest_frontend_gets_the_defaults() {
+        let keys = [
+            ("tx-ring-ref", "8"),
+            ("rx-ring-ref", "9"),
+            ("event-channel", "3"),
+        ];
+        let negotiated = frontend(&keys).unwrap();
+        assert_eq!(
+            negotiated.queue.channels,
+            Channels::Single(RemotePort::new(3))
+        );
+        let csum = ChecksumOffload {
+            v4: true,
+            v6: false,
+        };
+        assert_eq!(negotiated.features, Features { sg: false, csum });
+        let csum = linux_with("feature-no-csum-offload", "1")
+            .unwrap()
+            .features
+            .csum;
+        assert_eq!(
+            csum,
+            ChecksumOffload {
+                v4: false,
+                v6: true
+            }
+        );
+    }
+
+    #[test]
+    fn each_refusal_names_the_key_and_the_value() {
+        for (result, sentence) in [
+            (
+                frontend(&[]),
+                "the frontend is Connected but has not written tx-ring-ref",
+            ),
+            (
+                frontend(&[("tx-ring-ref", "1"), ("rx-ring-ref", "2")]),
+                "the frontend is Connected but has not written event-channel",
+            ),
+            (
+                frontend(&[
+                    ("tx-ring-ref", "1"),
+                    ("rx-ring-ref", "2"),
+                    ("event-channel-tx", "3"),
+                ]),
+                "the frontend is Connected but has not written event-channel-rx",
+            ),
+            (
+                linux_with("tx-ring-ref", "-1\n"),
+                "the frontend wrote tx-ring-ref = \"-1\\n\", which is not a decimal number of at most 32 bits",
+            ),
+            (
+                linux_with("rx-ring-ref", "520"),
+                "the frontend gave grant reference 520 for both its tx and its rx ring",
+            ),
+            (
+                linux_with("event-channel-rx", "8"),
+                "the frontend gave event channel 8 for both its tx and its rx ring",
+            ),
+            (
+                linux_with("multi-queue-num-queues", "0"),
+                "the frontend asks for 0 queues; this backend offers 1",
+            ),
+            (
+                linux_with("multi-queue-num-queues", "4294967295"),
+                "the frontend asks for 4294967295 queues; this backend offers 1",
+            ),
+            (
+                linux_with("request-rx-copy", "0"),
+                "the frontend wrote request-rx-copy = 0: page flipping is not supported",
+            ),
+            (
+                negotiate(|_| Err(io::ErrorKind::PermissionDenied.into())),
+                "the frontend's multi-queue-num-queues cannot be read: permission denied",
+            ),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), sentence);
+        }
+    }
+}

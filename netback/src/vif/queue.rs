@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! One queue pair: both rings, their event channels and the tap, from connect to disconnect.
+//!
+//! Owned by one worker. Holding a `QueuePair` means that its pages are mapped and its ports are
+//! bound; [`QueuePair::disconnect`] gives the ports back, and dropping it the pages.
+
+use std::io;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use hotplug::Tap;
+use xen_ring::netif::TxLimits;
+use xen_ring::{
+    BackRing, DomId, EventChannels, Grants, LocalPort, PeerFault, RemotePort, SysError,
+};
+
+use super::counters::QueueCounters;
+use super::fault::Fault;
+use super::guest_rx::GuestRx;
+use super::guest_tx::GuestTx;
+use super::negotiate::Channels;
+use super::workbench::Workbench;
+use crate::worker::ConnectRequest;
+
+/// A connected queue pair.
+#[derive(Debug)]
+pub struct QueuePair {
+    guest: DomId,
+    tx: GuestTx,
+    rx: GuestRx,
+    ports: Ports,
+    /// Ports that signalled and stay masked until their ring is found empty.
+    masked: ArrayVec<LocalPort, 2>,
+    tap: Tap,
+    counters: Arc<QueueCounters>,
+}
+
+/// Why a queue pair could not be connected.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Xen refused a page or a port: the frontend gave one that is not there.
+    #[error("cannot {what}: {source}")]
+    Xen {
+        /// What was tried, with the frontend's number.
+        what: String,
+        /// Xen's answer.
+        source: SysError,
+    },
+    /// The ring's indices make no sense.
+    #[error("the {ring} ring cannot be attached: {source}")]
+    Ring {
+        /// "tx" or "rx".
+        ring: &'static str,
+        /// What is wrong.
+        source: PeerFault,
+    },
+    /// The tap cannot be used.
+    #[error("the tap cannot be used: {0}")]
+    Tap(#[source] io::Error),
+}
+
+/// What a turn leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// There is more to do.
+    Again,
+    /// Nothing to do until the next event: rings are armed, event channels unmasked.
+    Idle,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ports {
+    Single(LocalPort),
+    Split { tx: LocalPort, rx: LocalPort },
+}
+
+impl QueuePair {
+    /// Maps both rings, binds the event channels, and signals the frontend once: it may have
+    /// been waiting for a backend that is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; nothing is held then.
+    pub fn connect<G: Grants>(
+        request: ConnectRequest,
+        bench: &Workbench<G>,
+        channels: &mut impl EventChannels,
+    ) -> Result<Self, ConnectError> {
+        let ConnectRequest {
+            guest,
+            keys,
+            features,
+            tap,
+            counters,
+            ..
+        } = request;
+        let map = |ring: &'static str, gref| {
+            bench
+                .grants
+                .map_page(guest, gref)
+                .map_err(|source| ConnectError::Xen {
+                    what: format!("map the {ring} ring, grant reference {gref} of domain {guest}"),
+                    source,
+                })
+        };
+        let tx_ring = BackRing::attach(map("tx", keys.tx_ring)?)
+            .map_err(|source| ConnectError::Ring { ring: "tx", source })?;
+        let rx_ring = BackRing::attach(map("rx", keys.rx_ring)?)
+            .map_err(|source| ConnectError::Ring { ring: "rx", source })?;
+        let mtu = tap
+            .mtu()
+            .map_err(|error| ConnectError::Tap(io::Error::other(error)))?;
+        let ports = Ports::bind(channels, guest, keys.channels)?;
+        let pair = Self {
+            guest,
+            tx: GuestTx::new(tx_ring, guest, TxLimits::default()),
+            rx: GuestRx::new(rx_ring, guest, features, mtu),
+            ports,
+            masked: ArrayVec::new(),
+            tap,
+            counters,
+        };
+        for port in pair.ports() {
+            if let Err(source) = channels.notify(port) {
+                pair.disconnect(channels);
+                return Err(ConnectError::Xen {
+                    what: format!("notify domain {guest}"),
+                    source,
+                });
+            }
+        }
+        Ok(pair)
+    }
+
+    /// Moves a bounded number of packets each way.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]: the pair is of no more use.
+    pub fn turn<G: Grants>(
+        &mut self,
+        bench: &mut Workbench<G>,
+        channels: &impl EventChannels,
+    ) -> Result<Turn, Fault> {
+        if self.tx.turn(bench, &self.tap, &self.counters.tx)? {
+            self.notify(channels, self.ports.tx());
+        }
+        let rx = self.rx.turn(bench, &self.tap, &self.counters.rx)?;
+        if rx.notify {
+            self.notify(channels, self.ports.rx());
+        }
+        if rx.more || self.tx.arm()? {
+            return Ok(Turn::Again);
+        }
+        self.unmask(channels);
+        Ok(Turn::Idle)
+    }
+
+    /// One of its ports has signalled and is masked now.
+    pub fn event(&mut self, port: LocalPort) {
+        if !self.masked.contains(&port) && !self.masked.is_full() {
+            self.masked.push(port);
+        }
+    }
+
+    /// Signals may have been lost: every port counts as masked.
+    pub fn events_lost(&mut self) {
+        self.masked = self.ports();
+    }
+
+    /// The tap has frames for the guest.
+    pub fn tap_readable(&mut self) {
+        self.rx.tap_readable();
+    }
+
+    /// Its one or two ports.
+    pub fn ports(&self) -> ArrayVec<LocalPort, 2> {
+        match self.ports {
+            Ports::Single(port) => [port].into_iter().collect(),
+            Ports::Split { tx, rx } => [tx, rx].into_iter().collect(),
+        }
+    }
+
+    /// The tap it serves.
+    pub fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// Gives ports and pages back. The frontend is not told: that is xenbus's part.
+    pub fn disconnect(self, channels: &mut impl EventChannels) {
+        for port in self.ports() {
+            unbind(channels, self.guest, port);
+        }
+    }
+
+    /// A signal that is lost would leave the guest waiting, so a failure is worth a line. It
+    /// takes a port that is not bound, which a guest cannot bring about.
+    fn notify(&self, channels: &impl EventChannels, port: LocalPort) {
+        if let Err(error) = channels.notify(port) {
+            tracing::error!(domid = %self.guest, %port, %error, "the guest cannot be signalled");
+        }
+    }
+
+    fn unmask(&mut self, channels: &impl EventChannels) {
+        if self.masked.is_empty() {
+            return;
+        }
+        if let Err(error) = channels.unmask(&self.masked) {
+            tracing::error!(domid = %self.guest, %error, "event channels cannot be unmasked");
+        }
+        self.masked.clear();
+    }
+}
+
+impl Ports {
+    fn bind(
+        channels: &mut impl EventChannels,
+        guest: DomId,
+        wanted: Channels,
+    ) -> Result<Self, ConnectError> {
+        let mut bind = |port: RemotePort| {
+            channels
+                .bind(guest, port)
+                .map_err(|source| ConnectError::Xen {
+                    what: format!("bind event channel {port} of domain {guest}"),
+                    source,
+                })
+        };
+        match wanted {
+            Channels::Single(port) => Ok(Self::Single(bind(port)?)),
+            Channels::Split { tx, rx } => {
+                let tx = bind(tx)?;
+                match bind(rx) {
+                    Ok(rx) => Ok(Self::Split { tx, rx }),
+                    Err(error) => {
+                        unbind(channels, guest, tx);
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    fn tx(self) -> LocalPort {
+        match self {
+            Self::Single(port) | Self::Split { tx: port, .. } => port,
+        }
+    }
+
+    fn rx(self) -> LocalPort {
+        match self {
+            Self::Single(port) | Self::Split { rx: port, .. } => port,
+        }
+    }
+}
+
+fn unbind(channels: &mut impl EventChannels, guest: DomId, port: LocalPort) {
+    if let Err(error) = channels.unbind(port) {
+        tracing::error!(domid = %guest, %port, %error, "an event channel cannot be unbound");
+    }
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What a worker lends to whichever of its queue pairs has its turn: the grant device, the copy
+//! batch with its buffers, and room to plan a burst.
+//!
+//! Nothing here outlives a turn, so one set serves any number of vifs: an idle vif costs no
+//! buffer, and a busy one finds the buffers warm in the cache. Everything is allocated when the
+//! worker starts.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use xen_ring::netif::{RxFlags, RxRequest, TxPacket, TxSlot};
+use xen_ring::{CopyBatch, GrantStatus, Grants, PAGE_SIZE, SysError};
+
+use super::vnet::VNET_HDR_LEN;
+use crate::logging::RateLimited;
+
+/// Copies in one ioctl, at most. A ring has 256 slots, and a slot costs one copy.
+const BATCH_OPS: usize = 256;
+/// Bytes of frames in one burst, at most: small enough to stay in a core's second-level cache,
+/// large enough for several frames of 64 KiB.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Frames in one burst, at most.
+pub(super) const BURST_FRAMES: usize = 64;
+/// The longest frame, in bytes: a tx request's size is 16 bits (netif.h, `netif_tx_request`).
+pub(super) const FRAME_MAX: usize = 65_535;
+/// Small frames share a page, each from a cache line's boundary.
+const FRAME_ALIGN: usize = 64;
+
+/// One worker's tools.
+#[derive(Debug)]
+pub struct Workbench<G> {
+    pub(super) grants: G,
+    pub(super) batch: CopyBatch,
+    pub(super) slots: Box<[TxSlot]>,
+    pub(super) tx_burst: ArrayVec<PlannedTx, BURST_FRAMES>,
+    pub(super) rx_burst: ArrayVec<PlannedRx, BURST_FRAMES>,
+    /// The guest's buffers in the burst, in the order of the copies, with the bytes for each.
+    pub(super) rx_taken: Vec<(RxRequest, u16)>,
+    /// Keeps batches that fail as a whole from filling the log.
+    failures: RateLimited,
+}
+
+/// A packet of the guest on its way through a burst.
+#[derive(Debug)]
+pub(super) struct PlannedTx {
+    pub(super) packet: TxPacket,
+    /// Its slots among those taken from the ring.
+    pub(super) slots: Range<usize>,
+    /// Its copies in the batch: none when it is dropped.
+    pub(super) ops: Range<usize>,
+    /// Its bytes in the batch's buffers, with room for the virtio header before them.
+    pub(super) frame: Range<usize>,
+}
+
+/// A frame for the guest on its way through a burst.
+#[derive(Debug)]
+pub(super) struct PlannedRx {
+    pub(super) flags: RxFlags,
+    pub(super) ops: Range<usize>,
+    pub(super) len: usize,
+}
+
+impl<G> Workbench<G> {
+    /// Allocates a worker's tools around its grant device.
+    ///
+    /// # Errors
+    ///
+    /// [`SysError`] when there is no memory for the buffers.
+    pub fn new(grants: G) -> Result<Self, SysError> {
+        Ok(Self {
+            grants,
+            batch: CopyBatch::new(BATCH_OPS, BATCH_BYTES)?,
+            slots: vec![TxSlot::default(); TX_RING_SLOTS].into_boxed_slice(),
+            tx_burst: ArrayVec::new(),
+            rx_burst: ArrayVec::new(),
+            rx_taken: Vec::with_capacity(BATCH_OPS),
+            failures: RateLimited::new(5, Duration::from_secs(10)),
+        })
+    }
+}
+
+impl<G: Grants> Workbench<G> {
+    /// Carries out the burst's copies. If the call as a whole fails, each of them has failed.
+    pub(super) fn copy(&mut self) {
+        if let Err(error) = self.grants.copy(&mut self.batch) {
+            for op in 0..self.batch.len() {
+                self.batch.set_status(op, GrantStatus::GENERAL_ERROR);
+            }
+            if let Some(suppressed) = self.failures.allow(Instant::now()) {
+                tracing::error!(%error, suppressed, "a batch of grant copies failed as a whole");
+            }
+        }
+    }
+}
+
+/// Slots of a tx ring in one page (netif.h, ring.h): the most that one turn can take.
+const TX_RING_SLOTS: usize = 256;
+
+/// Hands out room for frames from the front of the buffers, so that a light load touches few of
+/// them.
+#[derive(Debug, Default)]
+pub(super) struct Cursor {
+    at: usize,
+}
+
+impl Cursor {
+    /// Room for a frame of `len` bytes whose first `head` bytes come from one slot. `None` when
+    /// the buffers are full.
+    ///
+    /// A copy that crosses a page of ours costs Xen two, so a small frame is kept within one
+    /// page, and a large one is placed so that what follows its head begins on a page, as a
+    /// guest's fragments do.
+    pub(super) fn place(&mut self, len: usize, head: usize) -> Option<Range<usize>> {
+        let earliest = (self.at + VNET_HDR_LEN).next_multiple_of(FRAME_ALIGN);
+        let start = if len <= PAGE_SIZE {
+            let fits = earliest % PAGE_SIZE + len <= PAGE_SIZE;
+            if fits {
+                earliest
+            } else {
+                earliest.next_multiple_of(PAGE_SIZE)
+            }
+        } else {
+            (earliest + head).next_multiple_of(PAGE_SIZE) - head
+        };
+        let end = start + len;
+        (end <= BATCH_BYTES).then(|| {
+            self.at = end;
+            start..end
+        })
+    }
+
+    /// Room for a frame of any length that is yet to be read, or `None` when the buffers are
+    /// full. What the frame does not use is given back by [`Self::shrink`].
+    pub(super) fn place_any(&mut self) -> Option<Range<usize>> {
+        let earliest = (self.at + VNET_HDR_LEN).next_multiple_of(FRAME_ALIGN);
+        let start = if earliest % PAGE_SIZE <= PAGE_SIZE / 2 {
+            earliest
+        } else {
+            earliest.next_multiple_of(PAGE_SIZE)
+        };
+        let end = start + FRAME_MAX;
+        (end <= BATCH_BYTES).then(|| {
+            self.at = end;
+            start..end
+        })
+    }
+
+    /// Ends the room handed out last at `end`.
+    pub(super) fn shrink(&mut self, end: usize) {
+        self.at = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_large_frames_fragments_begin_on_pages() {
+        let mut cursor = Cursor::default();
+        let frame = cursor.place(9000, 66).unwrap();
+        assert_eq!((frame.start + 66) % PAGE_SIZE, 0);
+    }
+
+    #[test]
+    fn small_frames_share_pages() {
+        let mut cursor = Cursor::default();
+        let starts: Vec<_> = (0..3)
+            .map(|_| cursor.place(60, 60).unwrap().start)
+            .collect();
+        assert_eq!(starts, [64, 192, 320]);
+    }
+
+    #[test]
+    fn reading_gives_back_what_the_frame_did_not_use() {
+        let mut cursor = Cursor::default();
+        let first = cursor.place_any().unwrap();
+        cursor.shrink(first.start + 60);
+        let second = cursor.place_any().unwrap();
+        assert_eq!((first.start, second.start), (64, 192));
+    }
+
+    proptest! {
+        #[test]
+        fn frames_never_meet(sizes in proptest::collection::vec((1_usize..=FRAME_MAX, 1_usize..=PAGE_SIZE), 1..200)) {
+            let mut cursor = Cursor::default();
+            let mut free = 0;
+            for (len, head) in sizes {
+                let Some(frame) = cursor.place(len, head.min(len)) else { break };
+                prop_assert!(frame.start >= free + VNET_HDR_LEN);
+                prop_assert!(frame.end <= BATCH_BYTES);
+                prop_assert_eq!(frame.len(), len);
+                if len <= PAGE_SIZE {
+                    prop_assert_eq!(frame.start / PAGE_SIZE, (frame.end - 1) / PAGE_SIZE);
+                }
+                free = frame.end;
+            }
+        }
+    }
+}

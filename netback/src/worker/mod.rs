@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Worker threads: a fixed set, each with its own poll, event channels, grant device and copy
+//! buffers. A queue pair lives on one worker and shares nothing that is written on the packet
+//! path.
+//!
+//! The control thread talks to them in [`Command`]s and hears of them in [`Report`]s, both over
+//! lock-free channels; the waker at either end is the only system call in between.
+
+mod run;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use hotplug::Tap;
+use mio::{Poll, Token, Waker};
+use xen_ring::{DomId, Hypervisor, SysError};
+
+use crate::vif::negotiate::{Features, QueueKeys};
+use crate::vif::{ConnectError, Fault, QueueCounters};
+
+/// Which queue pair of which connection. A vif that connects again gets a new number, so that a
+/// late report about the old connection cannot be taken for the new one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueId(pub u64);
+
+/// What the control thread asks of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Map the rings, bind the event channels and start to move packets. Answered by
+    /// [`What::Up`] or [`What::Failed`].
+    Connect(Box<ConnectRequest>),
+    /// Give everything back. Always answered by [`What::Down`].
+    Disconnect(QueueId),
+    /// End the thread. Rings are unmapped and ports unbound; the frontends are not told.
+    Stop,
+}
+
+/// All that a worker needs to serve a queue pair.
+#[derive(Debug)]
+pub struct ConnectRequest {
+    /// The number that reports will carry.
+    pub queue: QueueId,
+    /// The guest.
+    pub guest: DomId,
+    /// Where its rings and event channels are.
+    pub keys: QueueKeys,
+    /// What may be sent to it.
+    pub features: Features,
+    /// The worker's own handle of the vif's tap.
+    pub tap: Tap,
+    /// Counters that outlive the connection.
+    pub counters: Arc<QueueCounters>,
+}
+
+/// What a worker tells the control thread.
+#[derive(Debug)]
+pub struct Report {
+    /// About which queue pair.
+    pub queue: QueueId,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened to a queue pair.
+#[derive(Debug)]
+pub enum What {
+    /// It is connected.
+    Up,
+    /// It could not be connected; nothing is held.
+    Failed(ConnectError),
+    /// It cannot be served any more; the worker has given everything back.
+    Fault(Fault),
+    /// Everything has been given back, as asked.
+    Down,
+}
+
+/// The workers, as the control thread sees them.
+#[derive(Debug)]
+pub struct Workers {
+    workers: Vec<Handle>,
+    reports: Receiver<Report>,
+    next: usize,
+}
+
+/// A worker's number: where to send the commands about a queue pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerId(usize);
+
+#[derive(Debug)]
+struct Handle {
+    commands: Sender<Command>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why the workers could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A Xen device could not be opened or its buffers not be allocated.
+    #[error(transparent)]
+    Xen(#[from] SysError),
+    /// No poll, waker or thread.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// The worker's own end of its channels.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    commands: Receiver<Command>,
+    reports: Sender<Report>,
+    control: Arc<Waker>,
+}
+
+impl Workers {
+    /// Starts `count` workers. `control` wakes the control thread when there is a report.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when a Xen device cannot be opened or a thread cannot be started.
+    pub fn start<H: Hypervisor>(
+        count: usize,
+        hypervisor: &H,
+        control: &Arc<Waker>,
+    ) -> Result<Self, StartError> {
+        let (sender, reports) = unbounded();
+        let mut workers = Vec::with_capacity(count);
+        for index in 0..count {
+            let (commands, receiver) = unbounded();
+            let poll = Poll::new()?;
+            let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+            let mailbox = Mailbox {
+                commands: receiver,
+                reports: sender.clone(),
+                control: Arc::clone(control),
+            };
+            let worker = run::Worker::new(hypervisor, poll, mailbox)?;
+            let thread = std::thread::Builder::new()
+                .name(format!("netback/{index}"))
+                .spawn(move || worker.run())?;
+            workers.push(Handle {
+                commands,
+                waker,
+                thread: Some(thread),
+            });
+        }
+        Ok(Self {
+            workers,
+            reports,
+            next: 0,
+        })
+    }
+
+    /// The worker for the next connection: in turn.
+    pub fn assign(&mut self) -> WorkerId {
+        let id = WorkerId(self.next);
+        self.next = (self.next + 1) % self.workers.len().max(1);
+        id
+    }
+
+    /// Sends a command.
+    ///
+    /// # Errors
+    ///
+    /// When the worker is gone or cannot be woken, which nothing but a defect here can cause.
+    pub fn send(&self, worker: WorkerId, command: Command) -> io::Result<()> {
+        let handle = self.workers.get(worker.0).ok_or_else(gone)?;
+        handle.commands.send(command).map_err(|_| gone())?;
+        handle.waker.wake()
+    }
+
+    /// The next report, if there is one.
+    pub fn report(&self) -> Option<Report> {
+        self.reports.try_recv().ok()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.workers.len()
+    }
+}
+
+impl Drop for Workers {
+    /// Stops them and waits until everything they held is given back.
+    fn drop(&mut self) {
+        for handle in &self.workers {
+            // A worker that is gone already has nothing to stop.
+            let told = handle.commands.send(Command::Stop).is_ok() && handle.waker.wake().is_ok();
+            if !told {
+                tracing::error!("a worker thread has ended on its own");
+            }
+        }
+        for handle in &mut self.workers {
+            if handle
+                .thread
+                .take()
+                .is_some_and(|thread| thread.join().is_err())
+            {
+                tracing::error!("a worker thread has panicked");
+            }
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the worker thread has ended")
+}
+
+/// The token of a worker's waker; its event channels and taps follow.
+const WAKER: Token = Token(0);

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A worker's loop: wait, mark the queue pairs that have something to do, give each of them one
+//! turn, and unmask the event channels of those that have run dry.
+//!
+//! Turns are bounded (a ring's worth in each direction) and go round, so one busy guest takes
+//! its share and no more.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use hotplug::Tap;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use xen_ring::{EventChannels, Hypervisor, LocalPort, SysError};
+
+use super::{Command, ConnectRequest, Mailbox, QueueId, Report, WAKER, What};
+use crate::vif::{ConnectError, QueuePair, Turn, Workbench};
+
+const EVENT_CHANNELS: Token = Token(1);
+const FIRST_TAP: usize = 2;
+const EVENTS_PER_POLL: usize = 256;
+
+/// One worker, on its own thread.
+pub(super) struct Worker<H: Hypervisor> {
+    poll: Poll,
+    mailbox: Mailbox,
+    channels: H::EventChannels,
+    bench: Workbench<H::Grants>,
+    queues: Slab<Served>,
+    by_id: HashMap<QueueId, usize>,
+    by_port: HashMap<LocalPort, usize>,
+    ready: VecDeque<usize>,
+    pending: Vec<LocalPort>,
+}
+
+/// A queue pair and its place in the round.
+struct Served {
+    id: QueueId,
+    pair: QueuePair,
+    /// In `ready` already.
+    queued: bool,
+}
+
+impl<H: Hypervisor> Worker<H> {
+    pub(super) fn new(
+        hypervisor: &H,
+        poll: Poll,
+        mailbox: Mailbox,
+    ) -> Result<Self, super::StartError> {
+        let channels = hypervisor.open_event_channels()?;
+        let bench = Workbench::new(hypervisor.open_grants()?)?;
+        let fd = channels.as_fd().as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&fd), EVENT_CHANNELS, Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            mailbox,
+            channels,
+            bench,
+            queues: Slab::new(),
+            by_id: HashMap::new(),
+            by_port: HashMap::new(),
+            ready: VecDeque::new(),
+            pending: Vec::new(),
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        loop {
+            // With work at hand, only look whether there is more.
+            let timeout = (!self.ready.is_empty()).then_some(Duration::ZERO);
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "a worker cannot wait for events and ends");
+                    return;
+                }
+            }
+            for event in &events {
+                match event.token() {
+                    WAKER => {
+                        if self.obey().is_break() {
+                            return;
+                        }
+                    }
+                    EVENT_CHANNELS => self.ports_pending(),
+                    Token(tap) => self.tap_readable(tap - FIRST_TAP),
+                }
+            }
+            self.round();
+        }
+    }
+
+    /// One turn for every queue pair that was ready when the round began.
+    fn round(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(served) = self.queues.get_mut(key) else {
+                continue;
+            };
+            served.queued = false;
+            match served.pair.turn(&mut self.bench, &self.channels) {
+                Ok(Turn::Again) => self.make_ready(key),
+                Ok(Turn::Idle) => {}
+                Err(fault) => {
+                    let id = served.id;
+                    self.release(key);
+                    self.tell(id, What::Fault(fault));
+                }
+            }
+        }
+    }
+
+    fn ports_pending(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.clear();
+        match self.channels.pending(&mut pending) {
+            Ok(()) => {
+                for port in &pending {
+                    // A port without an owner was unbound with its event still queued.
+                    if let Some(&key) = self.by_port.get(port)
+                        && let Some(served) = self.queues.get_mut(key)
+                    {
+                        served.pair.event(*port);
+                        self.make_ready(key);
+                    }
+                }
+            }
+            Err(error) => self.events_lost(&error),
+        }
+        self.pending = pending;
+    }
+
+    /// The device's queue overflowed or broke: any guest may have signalled, so look at all.
+    fn events_lost(&mut self, error: &SysError) {
+        tracing::warn!(%error, "events were lost; every ring is looked at");
+        let keys: Vec<usize> = self.queues.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(served) = self.queues.get_mut(key) {
+                served.pair.events_lost();
+            }
+            self.make_ready(key);
+        }
+    }
+
+    fn tap_readable(&mut self, key: usize) {
+        if let Some(served) = self.queues.get_mut(key) {
+            served.pair.tap_readable();
+            self.make_ready(key);
+        }
+    }
+
+    fn make_ready(&mut self, key: usize) {
+        if let Some(served) = self.queues.get_mut(key)
+            && !std::mem::replace(&mut served.queued, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn obey(&mut self) -> std::ops::ControlFlow<()> {
+        while let Ok(command) = self.mailbox.commands.try_recv() {
+            match command {
+                Command::Connect(request) => {
+                    let id = request.queue;
+                    let what = match self.connect(*request) {
+                        Ok(()) => What::Up,
+                        Err(error) => What::Failed(error),
+                    };
+                    self.tell(id, what);
+                }
+                Command::Disconnect(id) => {
+                    if let Some(key) = self.by_id.get(&id).copied() {
+                        self.release(key);
+                    }
+                    self.tell(id, What::Down);
+                }
+                Command::Stop => {
+                    let keys: Vec<usize> = self.queues.iter().map(|(key, _)| key).collect();
+                    for key in keys {
+                        self.release(key);
+                    }
+                    return std::ops::ControlFlow::Break(());
+                }
+            }
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn connect(&mut self, request: ConnectRequest) -> Result<(), ConnectError> {
+        let id = request.queue;
+        let pair = QueuePair::connect(request, &self.bench, &mut self.channels)?;
+        let entry = self.queues.vacant_entry();
+        let key = entry.key();
+        if let Err(error) = watch_tap(&self.poll, pair.tap(), key) {
+            pair.disconnect(&mut self.channels);
+            return Err(ConnectError::Tap(error));
+        }
+        for port in pair.ports() {
+            self.by_port.insert(port, key);
+        }
+        entry.insert(Served {
+            id,
+            pair,
+            queued: false,
+        });
+        self.by_id.insert(id, key);
+        // A guest that was here before this backend may have published long ago.
+        self.make_ready(key);
+        Ok(())
+    }
+
+    fn release(&mut self, key: usize) {
+        let Some(served) = self.queues.try_remove(key) else {
+            return;
+        };
+        self.by_id.remove(&served.id);
+        for port in served.pair.ports() {
+            self.by_port.remove(&port);
+        }
+        let fd = served.pair.tap().as_fd().as_raw_fd();
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            tracing::warn!(%error, "a tap could not be taken out of the poll");
+        }
+        served.pair.disconnect(&mut self.channels);
+    }
+
+    fn tell(&self, queue: QueueId, what: What) {
+        let told = self.mailbox.reports.send(Report { queue, what }).is_ok();
+        if !told || self.mailbox.control.wake().is_err() {
+            tracing::error!("the control thread cannot be told about a queue");
+        }
+    }
+}
+
+fn watch_tap(poll: &Poll, tap: &Tap, key: usize) -> io::Result<()> {
+    let fd = tap.as_fd().as_raw_fd();
+    poll.registry().register(
+        &mut SourceFd(&fd),
+        Token(FIRST_TAP + key),
+        Interest::READABLE,
+    )
+}

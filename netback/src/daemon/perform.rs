@@ -18,6 +18,7 @@ use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
 use super::vif::{Connection, Vif};
 use crate::vif::negotiate::{ADVERTISED, Negotiated, negotiate};
+use crate::vif::offload::Offloads;
 use crate::worker::{Command, ConnectRequest};
 
 /// How long a device waits for its hotplug script before the log says so.
@@ -209,11 +210,7 @@ impl Vif {
             }
         };
         let tap = self.tap.as_ref().ok_or("the device has no tap")?;
-        let offload = TapOffload {
-            csum: negotiated.features.csum.any(),
-            ..TapOffload::default()
-        };
-        tap.set_offload(offload)
+        tap.set_offload(tap_offload(negotiated.features.offloads))
             .map_err(|error| error.to_string())?;
         let tap = tap
             .try_clone()
@@ -356,5 +353,16 @@ impl Vif {
         if let Some(event) = self.perform(action, host) {
             self.feed(event, host);
         }
+    }
+}
+
+/// What the tap may deliver. It has one switch for the checksums of both protocols; a blank one
+/// that the frontend cannot take is computed on the way.
+fn tap_offload(offloads: Offloads) -> TapOffload {
+    TapOffload {
+        csum: offloads.csum_v4 || offloads.csum_v6,
+        tso4: offloads.gso_v4,
+        tso6: offloads.gso_v6,
+        tso_ecn: false,
     }
 }

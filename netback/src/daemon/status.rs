@@ -67,10 +67,13 @@ fn reason(vif: &Vif) -> Option<String> {
 }
 
 fn features(negotiated: &Negotiated) -> Features {
+    let offloads = negotiated.features.offloads;
     Features {
         sg: negotiated.features.sg,
-        csum_v4: negotiated.features.csum.v4,
-        csum_v6: negotiated.features.csum.v6,
+        gso_tcpv4: offloads.gso_v4,
+        gso_tcpv6: offloads.gso_v6,
+        csum_v4: offloads.csum_v4,
+        csum_v6: offloads.csum_v6,
         split_event_channels: matches!(negotiated.queue.channels, Channels::Split { .. }),
         ..Features::default()
     }

@@ -23,6 +23,7 @@ pub struct QueueCounters {
 pub struct DirectionCounters {
     packets: Counter,
     bytes: Counter,
+    repairs: Counter,
     drops: [Counter; DropReason::ALL.len()],
 }
 
@@ -40,6 +41,17 @@ impl DirectionCounters {
         if let Some(counter) = self.drops.get(reason as usize) {
             counter.add(1);
         }
+    }
+
+    /// Counts a frame that was to be segmented and came without a blank checksum.
+    #[inline]
+    pub fn repaired(&self) {
+        self.repairs.add(1);
+    }
+
+    /// Frames whose checksum had to be made blank for segmentation.
+    pub fn repairs(&self) -> u64 {
+        self.repairs.get()
     }
 
     /// Frames delivered.

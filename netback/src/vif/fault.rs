@@ -18,6 +18,9 @@ pub enum Fault {
     /// A burst was planned larger than the buffers: a defect of netback, contained to one vif.
     #[error("defect in netback, please report it: {0}")]
     Plan(#[from] BatchFull),
+    /// Fewer buffers than were counted: a defect of netback, contained to one vif.
+    #[error("defect in netback, please report it: a buffer was counted that is not there")]
+    Buffers,
     /// More answers than requests: a defect of netback, contained to one vif.
     #[error("defect in netback, please report it: {0}")]
     Answer(#[from] ResponseOverflow),

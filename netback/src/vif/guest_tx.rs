@@ -159,15 +159,21 @@ fn deliver<G>(bench: &mut Workbench<G>, tap: &Tap, counters: &DirectionCounters)
         batch, tx_burst, ..
     } = bench;
     for planned in tx_burst.iter() {
-        match deliver_one(batch, planned, tap) {
+        match deliver_one(batch, planned, tap, counters) {
             Ok(()) => counters.delivered(planned.frame.len()),
             Err(reason) => counters.dropped(reason),
         }
     }
 }
 
-fn deliver_one(batch: &mut CopyBatch, planned: &PlannedTx, tap: &Tap) -> Result<(), DropReason> {
-    match planned.packet.verdict {
+fn deliver_one(
+    batch: &mut CopyBatch,
+    planned: &PlannedTx,
+    tap: &Tap,
+    counters: &DirectionCounters,
+) -> Result<(), DropReason> {
+    let PlannedTx { packet, frame, .. } = planned;
+    match packet.verdict {
         Verdict::Deliver => {}
         Verdict::Drop(reason) => return Err(reason.into()),
         // Never offered (`TxLimits`), so never asked for by a frontend that keeps to the offer.
@@ -176,14 +182,13 @@ fn deliver_one(batch: &mut CopyBatch, planned: &PlannedTx, tap: &Tap) -> Result<
     if !planned.is_copied(batch) {
         return Err(DropReason::GrantCopy);
     }
-    let header = header_for_tap(planned.packet.csum, batch.bytes(planned.frame.clone()))?;
-    let start = planned.frame.start - VNET_HDR_LEN;
-    batch
-        .bytes_mut(start..planned.frame.start)
-        .copy_from_slice(&header.to_bytes());
-    tap.write(batch.bytes(start..planned.frame.end))
-        .map(|_| ())
-        .map_err(|error| refusal(&error))
+    let made = header_for_tap(packet.csum, packet.gso, batch.bytes_mut(frame.clone()))?;
+    if made.repaired {
+        counters.repaired();
+    }
+    let start = frame.start - VNET_HDR_LEN;
+    batch.bytes_mut(start..frame.start).copy_from_slice(&made.header.to_bytes());
+    tap.write(batch.bytes(start..frame.end)).map(|_| ()).map_err(|error| refusal(&error))
 }
 
 /// Why the tap did not take a frame. EIO is a tap that is not up; EAGAIN, ENOBUFS and ENOMEM are

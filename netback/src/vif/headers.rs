@@ -10,6 +10,8 @@
 pub struct Transport {
     /// The network protocol that carries it.
     pub network: Network,
+    /// The network header's first byte, counted from the frame's first byte.
+    pub network_start: u16,
     /// The transport protocol.
     pub protocol: Protocol,
     /// Its first byte, counted from the frame's first byte.
@@ -51,6 +53,13 @@ impl Protocol {
         }
     }
 
+    fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
     fn from_number(number: u8) -> Option<Self> {
         match number {
             6 => Some(Self::Tcp),
@@ -77,9 +86,44 @@ pub fn transport(frame: &[u8]) -> Option<Transport> {
     frame.get(start..start.checked_add(protocol.header_len())?)?;
     Some(Transport {
         network,
+        network_start: u16::try_from(at).ok()?,
         protocol,
         start: u16::try_from(start).ok()?,
     })
+}
+
+impl Transport {
+    /// Bytes of all headers, Ethernet to transport: `None` if the frame ends before them, or if
+    /// TCP's own length is shorter than its header.
+    pub fn headers(self, frame: &[u8]) -> Option<u16> {
+        let start = usize::from(self.start);
+        let len = match self.protocol {
+            Protocol::Udp => self.protocol.header_len(),
+            // RFC 9293, section 3.1: the data offset, in 32-bit words.
+            Protocol::Tcp => usize::from(byte(frame, start + 12)? >> 4) * 4,
+        };
+        let end = start + len;
+        let whole = len >= self.protocol.header_len() && end <= frame.len();
+        whole.then(|| u16::try_from(end).ok())?
+    }
+
+    /// Writes the pseudo-header's sum into the checksum field, as for a checksum that is left
+    /// blank. `None`, and no change, when the frame is not whole.
+    pub fn blank_checksum(self, frame: &mut [u8]) -> Option<()> {
+        let at = usize::from(self.network_start);
+        let start = usize::from(self.start);
+        // Source and destination stand next to each other in both headers.
+        let addresses = match self.network {
+            Network::V4 => at + 12..at + 20,
+            Network::V6 => at + 8..at + 40,
+        };
+        let len = u32::try_from(frame.len().checked_sub(start)?).ok()?;
+        let protocol = u32::from(self.protocol.number());
+        let sum = sum(frame.get(addresses)?) + len + protocol;
+        let field = start + usize::from(self.protocol.checksum_offset());
+        frame.get_mut(field..field + 2)?.copy_from_slice(&fold(sum).to_be_bytes());
+        Some(())
+    }
 }
 
 /// Sums `frame[start..]` with the pseudo-header's sum that stands in the checksum field at
@@ -89,19 +133,7 @@ pub fn fill_checksum(frame: &mut [u8], start: u16, offset: u16) -> Option<()> {
     let payload = frame.get_mut(usize::from(start)..)?;
     let field = usize::from(offset)..usize::from(offset).checked_add(2)?;
     payload.get(field.clone())?;
-    // 64 KiB of 16-bit words fit a u32 with room to spare for the carries.
-    let mut sum: u32 = payload
-        .chunks(2)
-        .map(|pair| match *pair {
-            [high, low] => u32::from(u16::from_be_bytes([high, low])),
-            [high] => u32::from(high) << 8,
-            _ => 0,
-        })
-        .fold(0, u32::wrapping_add);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    let checksum = match !u16::try_from(sum).ok()? {
+    let checksum = match !fold(sum(payload)) {
         // RFC 768: a computed zero is sent as all ones; for TCP both mean the same.
         0 => 0xffff,
         checksum => checksum,
@@ -110,6 +142,23 @@ pub fn fill_checksum(frame: &mut [u8], start: u16, offset: u16) -> Option<()> {
         .get_mut(field)?
         .copy_from_slice(&checksum.to_be_bytes());
     Some(())
+}
+
+/// The sum of 16-bit words, not yet folded: 64 KiB of them fit a u32 with room for more.
+fn sum(bytes: &[u8]) -> u32 {
+    let (words, rest) = bytes.as_chunks();
+    let last = rest.first().map_or(0, |high| u32::from(*high) << 8);
+    words.iter().fold(last, |sum, word| sum.wrapping_add(u16::from_be_bytes(*word).into()))
+}
+
+/// The one's complement sum in 16 bits.
+fn fold(mut sum: u32) -> u16 {
+    loop {
+        match u16::try_from(sum) {
+            Ok(folded) => return folded,
+            Err(_) => sum = (sum & 0xffff) + (sum >> 16),
+        }
+    }
 }
 
 /// The ethertype behind any VLAN tags, and where its header begins.

@@ -10,7 +10,7 @@ use std::io;
 
 use xen_ring::{GrantRef, RemotePort};
 
-use super::offload::ChecksumOffload;
+use super::offload::Offloads;
 
 /// The keys a backend of this version writes before InitWait, with their values.
 ///
@@ -18,6 +18,8 @@ use super::offload::ChecksumOffload;
 /// written as 0 because frontends look at it.
 pub const ADVERTISED: &[(&str, &str)] = &[
     ("feature-sg", "1"),
+    ("feature-gso-tcpv4", "1"),
+    ("feature-gso-tcpv6", "1"),
     ("feature-ipv6-csum-offload", "1"),
     ("feature-rx-copy", "1"),
     ("feature-rx-flip", "0"),
@@ -64,8 +66,8 @@ pub enum Channels {
 pub struct Features {
     /// Frames of more than one slot.
     pub sg: bool,
-    /// Blank checksums.
-    pub csum: ChecksumOffload,
+    /// Blank checksums, and frames to be segmented.
+    pub offloads: Offloads,
 }
 
 /// Why a frontend cannot be connected. The text ends up in its error node.
@@ -131,6 +133,9 @@ impl NegotiateError {
     }
 }
 
+/// Characters of a guest's value that an error repeats: the text goes to the log and the store.
+const VALUE_SHOWN: usize = 40;
+
 /// Reads a connecting frontend's keys through `read`, which returns a key's value, or `None` if
 /// there is no such key.
 ///
@@ -181,14 +186,19 @@ fn channels<R: Read>(keys: &FrontendKeys<R>) -> Result<Channels, NegotiateError>
     })
 }
 
+/// A frame to be segmented is large and has a blank checksum, so a frontend that takes it must
+/// take both.
 fn features<R: Read>(keys: &FrontendKeys<R>) -> Result<Features, NegotiateError> {
-    Ok(Features {
-        sg: keys.feature("feature-sg")?,
-        csum: ChecksumOffload {
-            v4: !keys.feature("feature-no-csum-offload")?,
-            v6: keys.feature("feature-ipv6-csum-offload")?,
-        },
-    })
+    let sg = keys.feature("feature-sg")?;
+    let csum_v4 = !keys.feature("feature-no-csum-offload")?;
+    let csum_v6 = keys.feature("feature-ipv6-csum-offload")?;
+    let offloads = Offloads {
+        csum_v4,
+        csum_v6,
+        gso_v4: keys.feature("feature-gso-tcpv4")? && csum_v4 && sg,
+        gso_v6: keys.feature("feature-gso-tcpv6")? && csum_v6 && sg,
+    };
+    Ok(Features { sg, offloads })
 }
 
 fn differ(what: &'static str, tx: u32, rx: u32) -> Result<(), NegotiateError> {
@@ -212,7 +222,7 @@ impl<R: Read> FrontendKeys<R> {
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(NegotiateError::Malformed {
                 key,
-                value: value.into(),
+                value: value.chars().take(VALUE_SHOWN).collect(),
                 expected: "a decimal number of at most 32 bits",
             }),
         }
@@ -247,6 +257,8 @@ mod tests {
         ("request-rx-copy", "1"),
         ("feature-rx-notify", "1"),
         ("feature-sg", "1"),
+        ("feature-gso-tcpv4", "1"),
+        ("feature-gso-tcpv6", "1"),
         ("feature-ipv6-csum-offload", "1"),
     ];
 
@@ -266,38 +278,31 @@ mod tests {
             rx: RemotePort::new(9),
         };
         assert_eq!(negotiated.queue.channels, channels);
-        let csum = ChecksumOffload { v4: true, v6: true };
-        assert_eq!(negotiated.features, Features { sg: true, csum });
+        let offloads = Offloads { csum_v4: true, csum_v6: true, gso_v4: true, gso_v6: true };
+        assert_eq!(negotiated.features, Features { sg: true, offloads });
     }
 
     #[test]
     fn the_barest_frontend_gets_the_defaults() {
-        let keys = [
-            ("tx-ring-ref", "8"),
-            ("rx-ring-ref", "9"),
-            ("event-channel", "3"),
-        ];
+        let keys = [("tx-ring-ref", "8"), ("rx-ring-ref", "9"), ("event-channel", "3")];
         let negotiated = frontend(&keys).unwrap();
-        assert_eq!(
-            negotiated.queue.channels,
-            Channels::Single(RemotePort::new(3))
-        );
-        let csum = ChecksumOffload {
-            v4: true,
-            v6: false,
-        };
-        assert_eq!(negotiated.features, Features { sg: false, csum });
-        let csum = linux_with("feature-no-csum-offload", "1")
-            .unwrap()
-            .features
-            .csum;
-        assert_eq!(
-            csum,
-            ChecksumOffload {
-                v4: false,
-                v6: true
-            }
-        );
+        assert_eq!(negotiated.queue.channels, Channels::Single(RemotePort::new(3)));
+        let offloads = Offloads { csum_v4: true, csum_v6: false, gso_v4: false, gso_v6: false };
+        assert_eq!(negotiated.features, Features { sg: false, offloads });
+    }
+
+    #[test]
+    fn segmentation_needs_what_it_stands_on() {
+        let offloads = |key, value| linux_with(key, value).unwrap().features.offloads;
+        let all = Offloads { csum_v4: true, csum_v6: true, gso_v4: true, gso_v6: true };
+        let no_v4 = Offloads { csum_v4: false, gso_v4: false, ..all };
+        assert_eq!(offloads("feature-no-csum-offload", "1"), no_v4);
+        let no_v6 = Offloads { csum_v6: false, gso_v6: false, ..all };
+        assert_eq!(offloads("feature-ipv6-csum-offload", "0"), no_v6);
+        let no_gso = Offloads { gso_v4: false, gso_v6: false, ..all };
+        assert_eq!(offloads("feature-sg", "0"), no_gso);
+        assert_eq!(offloads("feature-gso-tcpv4", "0"), Offloads { gso_v4: false, ..all });
+        assert_eq!(offloads("feature-gso-tcpv6", "0"), Offloads { gso_v6: false, ..all });
     }
 
     #[test]

@@ -1,90 +1,129 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Checksum offload, translated between netif's flags and the tap's virtio header.
+//! Offloads, translated between netif's flags and extras and the tap's virtio header.
 //!
-//! | netif                       | virtio_net_hdr               |
-//! |-----------------------------|------------------------------|
-//! | csum_blank                  | NEEDS_CSUM, start and offset |
-//! | data_validated without it   | DATA_VALID                   |
-//! | neither                     | no flag                      |
+//! | netif                       | virtio_net_hdr                          |
+//! |-----------------------------|-----------------------------------------|
+//! | csum_blank                  | NEEDS_CSUM, start and offset            |
+//! | data_validated without it   | DATA_VALID                              |
+//! | neither                     | no flag                                 |
+//! | GSO extra: TCPv4 or TCPv6   | gso_type TCPV4 or TCPV6, and hdr_len    |
+//! | its size                    | gso_size                                |
 //!
-//! netif says only *that* the checksum is blank; the header says *where* it belongs, so a frame
-//! from the guest is parsed. Towards the guest, a checksum stays blank if the frontend can take
-//! it for the frame's protocol; only for one that cannot is it computed here.
+//! netif says only *that* the checksum is blank or the frame is to be segmented; the header says
+//! *where* the checksum and the headers are, so a frame from the guest is parsed. Towards the
+//! guest, a checksum stays blank if the frontend can take it for the frame's protocol; only for
+//! one that cannot is it computed here.
 
-use xen_ring::netif::{RxFlags, TxCsum};
+use xen_ring::netif::{Gso, GsoKind, RxFlags, TxCsum};
 
 use super::counters::DropReason;
-use super::headers::{Network, Transport, fill_checksum, transport};
-use super::vnet::{Csum, VnetHdr};
+use super::headers::{Network, Protocol, Transport, fill_checksum, transport};
+use super::vnet::{Csum, Segments, VnetHdr};
 
 /// The header for a frame that the guest sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForTap {
+    /// The header.
+    pub header: VnetHdr,
+    /// The guest wants segments of a frame whose checksum it did not leave blank; that was
+    /// mended, as Linux does.
+    pub repaired: bool,
+}
+
+/// Makes the header for a frame that the guest sent. A frame to be segmented whose checksum is
+/// not blank is made so in place, since segments need checksums of their own.
 ///
 /// # Errors
 ///
 /// [`DropReason::NoChecksumPlace`] when the checksum is blank and the frame is not whole TCP or
-/// UDP.
-pub fn header_for_tap(csum: TxCsum, frame: &[u8]) -> Result<VnetHdr, DropReason> {
-    let csum = match csum {
-        TxCsum::Complete => Csum::Unknown,
-        TxCsum::Validated => Csum::Valid,
-        TxCsum::Blank => {
-            let found = transport(frame).ok_or(DropReason::NoChecksumPlace)?;
-            Csum::Blank {
-                start: found.start,
-                offset: found.protocol.checksum_offset(),
-            }
-        }
+/// UDP; [`DropReason::BadOffload`] when the frame is to be segmented and is not what the guest
+/// says it is.
+pub fn header_for_tap(
+    csum: TxCsum,
+    gso: Option<Gso>,
+    frame: &mut [u8],
+) -> Result<ForTap, DropReason> {
+    let complete = |csum| Ok(ForTap { header: VnetHdr { csum, gso: None }, repaired: false });
+    match (csum, gso) {
+        (TxCsum::Complete, None) => return complete(Csum::Unknown),
+        (TxCsum::Validated, None) => return complete(Csum::Valid),
+        (TxCsum::Blank, _) | (_, Some(_)) => {}
+    }
+    let found = transport(frame).ok_or(DropReason::NoChecksumPlace)?;
+    let gso = match gso {
+        None => None,
+        Some(gso) => Some(found.segments(gso, frame).ok_or(DropReason::BadOffload)?),
     };
-    Ok(VnetHdr { csum })
-}
-
-/// Which blank checksums a frontend accepts (`feature-no-csum-offload` and
-/// `feature-ipv6-csum-offload`, netif.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChecksumOffload {
-    /// For TCP and UDP over IPv4.
-    pub v4: bool,
-    /// For TCP and UDP over IPv6.
-    pub v6: bool,
-}
-
-impl ChecksumOffload {
-    /// Whether the tap may deliver blank checksums at all.
-    pub fn any(self) -> bool {
-        self.v4 || self.v6
+    let repaired = csum != TxCsum::Blank;
+    if repaired {
+        found.blank_checksum(frame).ok_or(DropReason::BadOffload)?;
     }
+    let csum = Csum::Blank { start: found.start, offset: found.protocol.checksum_offset() };
+    Ok(ForTap { header: VnetHdr { csum, gso }, repaired })
+}
 
-    fn accepts(self, network: Network) -> bool {
+/// What a frontend accepts in place of plain frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offloads {
+    /// Blank checksums, TCP and UDP over IPv4 (no `feature-no-csum-offload`, netif.h).
+    pub csum_v4: bool,
+    /// The same over IPv6 (`feature-ipv6-csum-offload`).
+    pub csum_v6: bool,
+    /// TCP over IPv4 to be segmented (`feature-gso-tcpv4`): never without `csum_v4`.
+    pub gso_v4: bool,
+    /// TCP over IPv6 to be segmented (`feature-gso-tcpv6`): never without `csum_v6`.
+    pub gso_v6: bool,
+}
+
+impl Offloads {
+    fn takes_blank(self, network: Network) -> bool {
         match network {
-            Network::V4 => self.v4,
-            Network::V6 => self.v6,
+            Network::V4 => self.csum_v4,
+            Network::V6 => self.csum_v6,
         }
     }
 }
 
-/// The flags for a frame on its way to the guest. Computes the checksum in place when it is
-/// blank and the frontend cannot leave it so.
+/// What the guest is told of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ForGuest {
+    /// The first slot's flags.
+    pub flags: RxFlags,
+    /// The extra info behind it.
+    pub gso: Option<Gso>,
+}
+
+/// Flags and extra for a frame on its way to the guest. Computes the checksum in place when it
+/// is blank and the frontend cannot leave it so.
 ///
 /// # Errors
 ///
-/// [`DropReason::BadFromTap`] when the header points outside the frame.
-pub fn flags_for_guest(
+/// [`DropReason::BadFromTap`] when the header contradicts the frame, or when the tap was not
+/// told to deliver the like of it.
+pub fn describe_for_guest(
     header: VnetHdr,
     frame: &mut [u8],
-    offload: ChecksumOffload,
-) -> Result<RxFlags, DropReason> {
-    match header.csum {
-        Csum::Unknown => Ok(RxFlags::default()),
-        Csum::Valid => Ok(RxFlags::DATA_VALIDATED),
-        Csum::Blank { start, offset } => {
-            let stays_blank = transport(frame).is_some_and(|found| {
-                found.is_checksummed_at(start, offset) && offload.accepts(found.network)
-            });
-            if stays_blank {
-                return Ok(RxFlags::CSUM_BLANK.with(RxFlags::DATA_VALIDATED));
-            }
+    offloads: Offloads,
+) -> Result<ForGuest, DropReason> {
+    let Csum::Blank { start, offset } = header.csum else {
+        return match (header.gso, header.csum) {
+            (Some(_), _) => Err(DropReason::BadFromTap),
+            (None, Csum::Valid) => Ok(ForGuest { flags: RxFlags::DATA_VALIDATED, gso: None }),
+            (None, _) => Ok(ForGuest::default()),
+        };
+    };
+    let stays_blank = transport(frame).is_some_and(|found| {
+        found.is_checksummed_at(start, offset) && offloads.takes_blank(found.network)
+    });
+    let gso = header.gso.map(|segments| segments.gso);
+    match (stays_blank, gso) {
+        (true, gso) => {
+            Ok(ForGuest { flags: RxFlags::CSUM_BLANK.with(RxFlags::DATA_VALIDATED), gso })
+        }
+        (false, Some(_)) => Err(DropReason::BadFromTap),
+        (false, None) => {
             fill_checksum(frame, start, offset).ok_or(DropReason::BadFromTap)?;
-            Ok(RxFlags::DATA_VALIDATED)
+            Ok(ForGuest { flags: RxFlags::DATA_VALIDATED, gso: None })
         }
     }
 }
@@ -92,6 +131,16 @@ pub fn flags_for_guest(
 impl Transport {
     fn is_checksummed_at(self, start: u16, offset: u16) -> bool {
         self.start == start && self.protocol.checksum_offset() == offset
+    }
+
+    /// The frame's segmentation, if the frame is TCP over the protocol that the guest says.
+    fn segments(self, gso: Gso, frame: &[u8]) -> Option<Segments> {
+        let network = match gso.kind {
+            GsoKind::TcpV4 => Network::V4,
+            GsoKind::TcpV6 => Network::V6,
+        };
+        let is_so = self.protocol == Protocol::Tcp && self.network == network;
+        is_so.then(|| self.headers(frame).map(|headers| Segments { gso, headers }))?
     }
 }
 

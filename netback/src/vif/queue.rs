@@ -22,6 +22,9 @@ use super::negotiate::Channels;
 use super::workbench::Workbench;
 use crate::worker::ConnectRequest;
 
+/// What was offered to the guest ([`ADVERTISED`](super::negotiate::ADVERTISED)).
+const LIMITS: TxLimits = TxLimits { gso_v4: true, gso_v6: true, multicast: false };
+
 /// A connected queue pair.
 #[derive(Debug)]
 pub struct QueuePair {
@@ -113,7 +116,7 @@ impl QueuePair {
         let ports = Ports::bind(channels, guest, keys.channels)?;
         let pair = Self {
             guest,
-            tx: GuestTx::new(tx_ring, guest, TxLimits::default()),
+            tx: GuestTx::new(tx_ring, guest, LIMITS),
             rx: GuestRx::new(rx_ring, guest, features, mtu),
             ports,
             masked: ArrayVec::new(),

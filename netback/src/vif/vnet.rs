@@ -3,7 +3,10 @@
 //!
 //! Fields are little-endian (the tap is set so, and so are Xen's guests); lengths are bytes
 //! (virtio specification 1.2, section 5.1.6). The last field, `num_buffers`, is always 0: a tap
-//! ignores it.
+//! ignores it. The ECN bit of the segmentation type is never asked for and never sent, since
+//! netif cannot express it.
+
+use xen_ring::netif::{Gso, GsoKind};
 
 /// Bytes of the header on the tap.
 pub const VNET_HDR_LEN: usize = 12;
@@ -11,12 +14,16 @@ pub const VNET_HDR_LEN: usize = 12;
 const FLAG_NEEDS_CSUM: u8 = 1;
 const FLAG_DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
 
 /// What the header says of the frame behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VnetHdr {
     /// The state of the transport checksum.
     pub csum: Csum,
+    /// How the frame is to be cut into segments, if it is.
+    pub gso: Option<Segments>,
 }
 
 /// The state of a frame's transport checksum.
@@ -38,12 +45,26 @@ pub enum Csum {
     },
 }
 
-/// The tap delivered a header that this vif never asked for.
+/// A frame that stands for several: TCP segments with the same headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segments {
+    /// The protocol, and the payload bytes of each segment.
+    pub gso: Gso,
+    /// Bytes of all headers, Ethernet to TCP.
+    pub headers: u16,
+}
+
+/// The tap delivered a header that netif has no words for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VnetError {
-    /// A segmentation offload that was not switched on.
-    #[error("the tap delivered a frame with segmentation type {0}, which is not switched on")]
-    Gso(u8),
+    /// A segmentation offload that netif does not have, or a segment size of 0.
+    #[error("the tap delivered a frame with segmentation type {kind} and size {size}")]
+    Gso {
+        /// `gso_type`.
+        kind: u8,
+        /// `gso_size`, in bytes.
+        size: u16,
+    },
 }
 
 impl VnetHdr {
@@ -54,11 +75,18 @@ impl VnetHdr {
             Csum::Valid => (FLAG_DATA_VALID, 0, 0),
             Csum::Blank { start, offset } => (FLAG_NEEDS_CSUM, start, offset),
         };
-        let [start_lo, start_hi] = start.to_le_bytes();
-        let [offset_lo, offset_hi] = offset.to_le_bytes();
-        [
-            flags, GSO_NONE, 0, 0, 0, 0, start_lo, start_hi, offset_lo, offset_hi, 0, 0,
-        ]
+        let (kind, size, headers) = match self.gso {
+            None => (GSO_NONE, 0, 0),
+            Some(Segments { gso: Gso { size, kind }, headers }) => match kind {
+                GsoKind::TcpV4 => (GSO_TCPV4, size, headers),
+                GsoKind::TcpV6 => (GSO_TCPV6, size, headers),
+            },
+        };
+        let [h0, h1] = headers.to_le_bytes();
+        let [g0, g1] = size.to_le_bytes();
+        let [s0, s1] = start.to_le_bytes();
+        let [o0, o1] = offset.to_le_bytes();
+        [flags, kind, h0, h1, g0, g1, s0, s1, o0, o1, 0, 0]
     }
 
     /// Reads a header.
@@ -67,34 +95,25 @@ impl VnetHdr {
     ///
     /// [`VnetError`] for a frame that the tap was not told to deliver.
     pub fn from_bytes(bytes: [u8; VNET_HDR_LEN]) -> Result<Self, VnetError> {
-        let [
-            flags,
-            gso,
-            _,
-            _,
-            _,
-            _,
-            start_lo,
-            start_hi,
-            offset_lo,
-            offset_hi,
-            _,
-            _,
-        ] = bytes;
-        if gso != GSO_NONE {
-            return Err(VnetError::Gso(gso));
-        }
+        let [flags, kind, h0, h1, g0, g1, s0, s1, o0, o1, _, _] = bytes;
+        let size = u16::from_le_bytes([g0, g1]);
+        let headers = u16::from_le_bytes([h0, h1]);
+        let segments = |kind| Some(Segments { gso: Gso { size, kind }, headers });
+        let gso = match kind {
+            GSO_NONE => None,
+            GSO_TCPV4 if size > 0 => segments(GsoKind::TcpV4),
+            GSO_TCPV6 if size > 0 => segments(GsoKind::TcpV6),
+            _ => return Err(VnetError::Gso { kind, size }),
+        };
         let csum = if flags & FLAG_NEEDS_CSUM != 0 {
-            Csum::Blank {
-                start: u16::from_le_bytes([start_lo, start_hi]),
-                offset: u16::from_le_bytes([offset_lo, offset_hi]),
-            }
+            let [start, offset] = [[s0, s1], [o0, o1]].map(u16::from_le_bytes);
+            Csum::Blank { start, offset }
         } else if flags & FLAG_DATA_VALID != 0 {
             Csum::Valid
         } else {
             Csum::Unknown
         };
-        Ok(Self { csum })
+        Ok(Self { csum, gso })
     }
 }
 
@@ -104,19 +123,17 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let blank = VnetHdr {
-            csum: Csum::Blank {
-                start: 34,
-                offset: 16,
-            },
-        };
+        let blank = VnetHdr { csum: Csum::Blank { start: 34, offset: 16 }, gso: None };
+        let valid = VnetHdr { csum: Csum::Valid, gso: None };
+        let segments = |size, kind, headers| Some(Segments { gso: Gso { size, kind }, headers });
+        let tcp4 = VnetHdr { gso: segments(1448, GsoKind::TcpV4, 66), ..blank };
+        let tcp6 = VnetHdr { gso: segments(1428, GsoKind::TcpV6, 86), ..blank };
         for (header, bytes) in [
             (VnetHdr::default(), [0; 12]),
-            (
-                VnetHdr { csum: Csum::Valid },
-                [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            ),
+            (valid, [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
             (blank, [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0]),
+            (tcp4, [1, 1, 66, 0, 0xa8, 0x05, 34, 0, 16, 0, 0, 0]),
+            (tcp6, [1, 4, 86, 0, 0x94, 0x05, 34, 0, 16, 0, 0, 0]),
         ] {
             assert_eq!(header.to_bytes(), bytes);
             assert_eq!(VnetHdr::from_bytes(bytes), Ok(header));
@@ -124,8 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn unasked_segmentation_is_an_error() {
-        let bytes = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(VnetHdr::from_bytes(bytes), Err(VnetError::Gso(1)));
+    fn segmentation_that_netif_does_not_have_is_an_error() {
+        // Size 0; UDP fragments; UDP segments; TCP over IPv4 with ECN.
+        for (kind, size) in [(1, 0_u8), (4, 0), (3, 8), (5, 8), (0x81, 8)] {
+            let bytes = [0, kind, 0, 0, size, 0, 0, 0, 0, 0, 0, 0];
+            let error = VnetError::Gso { kind, size: u16::from(size) };
+            assert_eq!(VnetHdr::from_bytes(bytes), Err(error));
+        }
     }
 }

@@ -10,9 +10,10 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use xen_ring::netif::{RxFlags, RxRequest, TxPacket, TxSlot};
+use xen_ring::netif::{RxRequest, TxPacket, TxSlot};
 use xen_ring::{CopyBatch, GrantStatus, Grants, PAGE_SIZE, SysError};
 
+use super::offload::ForGuest;
 use super::vnet::VNET_HDR_LEN;
 use crate::logging::RateLimited;
 
@@ -57,7 +58,7 @@ pub(super) struct PlannedTx {
 /// A frame for the guest on its way through a burst.
 #[derive(Debug)]
 pub(super) struct PlannedRx {
-    pub(super) flags: RxFlags,
+    pub(super) description: ForGuest,
     pub(super) ops: Range<usize>,
     pub(super) len: usize,
 }
@@ -132,10 +133,11 @@ impl Cursor {
     }
 
     /// Room for a frame of any length that is yet to be read, or `None` when the buffers are
-    /// full. What the frame does not use is given back by [`Self::shrink`].
-    pub(super) fn place_any(&mut self) -> Option<Range<usize>> {
+    /// full. What the frame does not use is given back by [`Self::shrink`]. Where frames of many
+    /// pages are to be expected, each begins on a page, as the guest's buffers do.
+    pub(super) fn place_any(&mut self, expect_large: bool) -> Option<Range<usize>> {
         let earliest = (self.at + VNET_HDR_LEN).next_multiple_of(FRAME_ALIGN);
-        let start = if earliest % PAGE_SIZE <= PAGE_SIZE / 2 {
+        let start = if !expect_large && earliest % PAGE_SIZE <= PAGE_SIZE / 2 {
             earliest
         } else {
             earliest.next_multiple_of(PAGE_SIZE)
@@ -178,10 +180,12 @@ mod tests {
     #[test]
     fn reading_gives_back_what_the_frame_did_not_use() {
         let mut cursor = Cursor::default();
-        let first = cursor.place_any().unwrap();
+        let first = cursor.place_any(false).unwrap();
         cursor.shrink(first.start + 60);
-        let second = cursor.place_any().unwrap();
-        assert_eq!((first.start, second.start), (64, 192));
+        let second = cursor.place_any(false).unwrap();
+        cursor.shrink(second.start + 60);
+        let third = cursor.place_any(true).unwrap();
+        assert_eq!((first.start, second.start, third.start), (64, 192, PAGE_SIZE));
     }
 
     proptest! {

@@ -81,14 +81,8 @@ fn finds_the_header_behind_tags_options_and_extensions() {
         ),
     ] {
         let found = transport(&frame);
-        assert_eq!(
-            found,
-            Some(Transport {
-                network,
-                protocol,
-                start
-            })
-        );
+        let found = found.map(|found| (found.network, found.protocol, found.start));
+        assert_eq!(found, Some((network, protocol, start)));
         // One byte less than the transport header needs, and any shorter, is no frame of ours.
         for len in 0..frame.len() {
             assert_eq!(transport(&frame[..len]), None, "cut to {len}");
@@ -144,11 +138,44 @@ fn a_field_outside_the_frame_is_refused() {
     assert_eq!(frame, [1; 20]);
 }
 
+#[test]
+fn headers_end_where_tcp_says() {
+    let mut frame = ethernet(0, 0x0800, &joined(&[&ipv4_header(5, 0, 6), &[0; 32]]));
+    for (words, end) in [(0, None), (4, None), (5, Some(54)), (8, Some(66)), (9, None)] {
+        frame[34 + 12] = words << 4;
+        assert_eq!(transport(&frame).unwrap().headers(&frame), end, "{words} words");
+    }
+    let udp = ethernet(0, 0x86dd, &joined(&[&ipv6_header(17), &[0; 8]]));
+    assert_eq!(transport(&udp).unwrap().headers(&udp), Some(62));
+}
+
+#[test]
+fn a_blank_checksum_that_is_filled_in_later_is_the_right_one() {
+    // The packet of RFC 1071's kind, worked out by hand: 192.0.2.1 to 192.0.2.2, TCP, 20 bytes.
+    let mut ip = ipv4_header(5, 0, 6);
+    ip[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
+    let mut frame = ethernet(0, 0x0800, &joined(&[&ip, &[0x11; 20]]));
+    let found = transport(&frame).unwrap();
+    assert_eq!(found.blank_checksum(&mut frame), Some(()));
+    // c000 + 0201 + c000 + 0202 + 0006 + 0014 = 1841d, folded 841e.
+    assert_eq!(frame[50..52], 0x841e_u16.to_be_bytes());
+
+    let mut ip = ipv6_header(6);
+    ip[8..40].fill(0xff);
+    let mut frame = ethernet(0, 0x86dd, &joined(&[&ip, &[0; 20]]));
+    let found = transport(&frame).unwrap();
+    assert_eq!(found.blank_checksum(&mut frame), Some(()));
+    // Sixteen words of ones are ones again: ffff + 0006 + 0014 = 1_0019, folded 1a.
+    assert_eq!(frame[70..72], 0x001a_u16.to_be_bytes());
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_survived(mut frame in proptest::collection::vec(any::<u8>(), 0..200), start: u16, offset: u16) {
         if let Some(found) = transport(&frame) {
             prop_assert!(usize::from(found.start) + 8 <= frame.len());
+            let _ = found.headers(&frame);
+            let _ = found.blank_checksum(&mut frame);
         }
         let _ = fill_checksum(&mut frame, start, offset);
     }

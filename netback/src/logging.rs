@@ -111,15 +111,22 @@ pub fn printable(text: &str, max: usize) -> String {
     out
 }
 
+/// A count for a log event's field: the field is left out when it is 0.
+#[must_use]
+pub fn if_any(count: u64) -> Option<u64> {
+    (count > 0).then_some(count)
+}
+
 /// A token bucket in front of a log event: lets a burst through, then one each interval, and counts the rest.
+/// What was suppressed is shown with [`if_any`].
 ///
 /// ```
-/// # use netback::logging::RateLimited;
+/// # use netback::logging::{RateLimited, if_any};
 /// # use std::time::{Duration, Instant};
 /// let mut limit = RateLimited::new(5, Duration::from_secs(10));
 /// # let now = Instant::now();
 /// if let Some(suppressed) = limit.allow(now) {
-///     tracing::warn!(suppressed, "a guest did something odd");
+///     tracing::warn!(suppressed = if_any(suppressed), "a guest did something odd");
 /// }
 /// ```
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@
 //! | `host` | what the devices share |
 //! | `store` | the connection to xenstored, lost and found |
 //! | `timers` | what is due when |
+//! | `orphans` | taps of devices that are gone |
 //! | `status` | what `netback status` shows |
 //!
 //! It is crash-only: when it stops, by a signal or by `kill -9`, frontends stay connected, taps
@@ -18,6 +19,7 @@
 //! it needs there, in the rings and in the taps, and goes on.
 
 mod host;
+mod orphans;
 mod perform;
 mod script;
 mod status;
@@ -157,6 +159,7 @@ impl Daemon {
         );
         self.scan();
         self.store_events();
+        orphans::remove(&self.vifs.values().map(Vif::name).collect());
         ready();
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         while !self.stop.is_stopped() {

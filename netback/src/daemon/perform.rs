@@ -17,6 +17,7 @@ use super::host::Host;
 use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
 use super::vif::{Connection, Vif};
+use crate::logging::if_any;
 use crate::vif::negotiate::{ADVERTISED, Negotiated, negotiate};
 use crate::vif::offload::Offloads;
 use crate::worker::{Command, ConnectRequest};
@@ -292,7 +293,7 @@ impl Vif {
         if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
             let domid = path.dom;
             let guest = self.facts.guest.as_deref().unwrap_or_default();
-            tracing::error!(vif = %self.name(), %domid, ?guest, %reason, suppressed, "failed");
+            tracing::error!(vif = %self.name(), %domid, ?guest, %reason, suppressed = if_any(suppressed), "failed");
         }
     }
 

@@ -17,7 +17,7 @@ use xenbus::{Client, DevicePath, FrontendPath, XenbusState};
 
 use super::host::Host;
 use super::script::Script;
-use crate::logging::RateLimited;
+use crate::logging::{RateLimited, if_any};
 use crate::vif::negotiate::Negotiated;
 use crate::vif::{Fault, QueueCounters};
 use crate::worker::{QueueId, What, WorkerId};
@@ -161,7 +161,7 @@ impl Vif {
             "disconnected"
         };
         let guest = self.facts.guest.as_deref().unwrap_or_default();
-        tracing::info!(vif = %self.name(), domid = %self.path.dom, ?guest, suppressed, "{what}");
+        tracing::info!(vif = %self.name(), domid = %self.path.dom, ?guest, suppressed = if_any(suppressed), "{what}");
     }
 }
 

@@ -15,7 +15,7 @@ use xen_ring::{CopyBatch, GrantStatus, Grants, PAGE_SIZE, SysError};
 
 use super::offload::ForGuest;
 use super::vnet::VNET_HDR_LEN;
-use crate::logging::RateLimited;
+use crate::logging::{RateLimited, if_any};
 
 /// Copies in one ioctl, at most. A ring has 256 slots, and a slot costs one copy.
 const BATCH_OPS: usize = 256;
@@ -90,7 +90,7 @@ impl<G: Grants> Workbench<G> {
                 self.batch.set_status(op, GrantStatus::GENERAL_ERROR);
             }
             if let Some(suppressed) = self.failures.allow(Instant::now()) {
-                tracing::error!(%error, suppressed, "a batch of grant copies failed as a whole");
+                tracing::error!(%error, suppressed = if_any(suppressed), "a batch of grant copies failed as a whole");
             }
         }
     }

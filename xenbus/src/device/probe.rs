@@ -23,6 +23,8 @@ pub struct Probe {
     pub frontend: Result<FrontendPath, PathError>,
     /// `handle`: `None` if it is not there yet, `Err` with its text if it is no number.
     pub handle: Result<Option<u32>, String>,
+    /// Whether there is a `script` node: who plugs the netif in. libxl always writes it.
+    pub script: bool,
     /// A device that is over: closed, and either not wanted any more or without a
     /// frontend. It waits for the toolstack to remove it and is none of ours.
     pub retired: bool,
@@ -38,6 +40,9 @@ impl Probe {
                 .clone()
                 .map_err(|e| format!("our own state: {e}"))?;
             let handle = self.handle.clone().map_err(|text| handle_error(&text))?;
+            if !self.script {
+                return Err("the toolstack wrote no script node, so nothing would plug the vif into a network".to_owned());
+            }
             Ok(Probed {
                 own_state,
                 handle,
@@ -61,6 +66,7 @@ pub fn probe(store: &impl Xs, device: DevicePath) -> io::Result<Option<Probe>> {
     let online = read_online(store, device)?;
     let frontend = frontend(store, device)?;
     let handle = read_handle(store, device)?;
+    let script = optional(store, &device.key(Key::Script))?.is_some();
     let retired = own_state == Ok(XenbusState::Closed) && (!online || absent(store, &frontend)?);
     Ok(Some(Probe {
         device,
@@ -68,6 +74,7 @@ pub fn probe(store: &impl Xs, device: DevicePath) -> io::Result<Option<Probe>> {
         online,
         frontend,
         handle,
+        script,
         retired,
     }))
 }

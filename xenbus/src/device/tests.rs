@@ -23,6 +23,7 @@ fn world() -> (FakeXenstored, Client) {
         ("online", "1"),
         ("state", "1"),
         ("handle", "0"),
+        ("script", "/etc/xen/scripts/vif-bridge"),
         ("hotplug-status", ""),
     ] {
         client.write(&vif().node(key), value).unwrap();
@@ -83,6 +84,8 @@ fn what_is_wrong_with_a_device_is_said() {
         assert!(reason().contains(expected), "{}", reason());
         client.write(&path, &good).unwrap();
     }
+    client.rm(&vif().key(Key::Script)).unwrap();
+    assert!(reason().contains("no script node"), "{}", reason());
     client.rm(&vif().key(Key::Frontend)).unwrap();
     assert_eq!(
         probe(&client, vif()).unwrap().unwrap().frontend,

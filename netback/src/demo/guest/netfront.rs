@@ -8,6 +8,8 @@
 //! It trusts the backend in nothing: what no correct backend does ends up in
 //! [`FrontStats::violations`](super::queue::FrontStats::violations).
 
+mod link;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -20,6 +22,7 @@ use super::options::FrontendOptions;
 use super::queue::{FrontStats, Received, RxQueue, TxFull, TxQueue};
 use super::store::FrontendStore;
 use crate::demo::sim::{GuestPort, SimGuest};
+use link::Link;
 
 /// A frontend that could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -64,22 +67,6 @@ pub struct Netfront {
     look: bool,
     link: Option<Link>,
     stats: FrontStats,
-}
-
-/// All that exists only between the publication of the rings and the end of the connection.
-#[derive(Debug)]
-struct Link {
-    tx: TxQueue,
-    rx: RxQueue,
-    ports: Ports,
-    /// The backend takes frames of more than one slot.
-    sg: bool,
-}
-
-#[derive(Debug)]
-enum Ports {
-    Single(GuestPort),
-    Split { tx: GuestPort, rx: GuestPort },
 }
 
 impl Netfront {
@@ -392,81 +379,5 @@ impl Netfront {
             self.store.reopen(handle)?,
             self.options,
         ))
-    }
-}
-
-impl Link {
-    fn new(
-        guest: &SimGuest,
-        store: &FrontendStore,
-        options: &FrontendOptions,
-    ) -> Result<Self, NetfrontError> {
-        let split =
-            options.split_event_channels && store.backend_offers("feature-split-event-channels")?;
-        let ports = if split {
-            Ports::Split {
-                tx: guest.alloc_port()?,
-                rx: guest.alloc_port()?,
-            }
-        } else {
-            Ports::Single(guest.alloc_port()?)
-        };
-        Ok(Self {
-            tx: TxQueue::new(guest, options)?,
-            rx: RxQueue::new(guest, options)?,
-            ports,
-            sg: store.backend_offers("feature-sg")?,
-        })
-    }
-
-    /// What goes into the frontend's directory. Keys of an earlier connection that do not hold now are removed.
-    fn keys(&self, options: &FrontendOptions) -> Vec<(String, Option<String>)> {
-        let flag = |on: bool| on.then(|| "1".to_owned());
-        let (single, tx, rx) = match &self.ports {
-            Ports::Single(port) => (Some(port.port().to_string()), None, None),
-            Ports::Split { tx, rx } => (
-                None,
-                Some(tx.port().to_string()),
-                Some(rx.port().to_string()),
-            ),
-        };
-        [
-            ("multi-queue-num-queues", flag(true)),
-            ("tx-ring-ref", Some(self.tx.ring_ref().to_string())),
-            ("rx-ring-ref", Some(self.rx.ring_ref().to_string())),
-            ("event-channel", single),
-            ("event-channel-tx", tx),
-            ("event-channel-rx", rx),
-            ("request-rx-copy", flag(options.rx_copy)),
-            ("feature-rx-notify", flag(options.rx_notify)),
-            ("feature-sg", flag(options.sg)),
-            ("feature-no-csum-offload", flag(!options.csum_offload)),
-            ("feature-ipv6-csum-offload", flag(options.ipv6_csum_offload)),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
-    }
-}
-
-impl Ports {
-    fn tx(&self) -> &GuestPort {
-        match self {
-            Self::Single(port) | Self::Split { tx: port, .. } => port,
-        }
-    }
-
-    fn rx(&self) -> &GuestPort {
-        match self {
-            Self::Single(port) | Self::Split { rx: port, .. } => port,
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &GuestPort> {
-        let second = match self {
-            Self::Single(_) => None,
-            Self::Split { rx, .. } => Some(rx),
-        };
-        std::iter::once(self.tx()).chain(second)
     }
 }

@@ -51,7 +51,7 @@ impl Default for TapOptions {
     fn default() -> Self {
         Self {
             mtu: 1500,
-            txqueuelen: 1000,
+            txqueuelen: 500,
             mac: MacAddr::BACKEND,
             persist: true,
             queues: 1,

@@ -129,7 +129,7 @@ impl Default for Config {
                 timeout: hotplug::script::DEFAULT_LIMIT,
             },
             workers: None,
-            tap: TapConfig { txqueuelen: 1000 },
+            tap: TapConfig { txqueuelen: 500 },
             log: LogConfig {
                 level: LogLevel::default(),
             },

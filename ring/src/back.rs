@@ -92,6 +92,11 @@ impl<R: RingKind, P: Page> BackRing<R, P> {
     /// `rsp_prod` is the one position that both ends are sure of; requests from there on have not
     /// been answered and are taken (again).
     ///
+    /// A backend that was killed between writing responses and publishing them has overwritten
+    /// their requests, so a few slots may hold what is no request. Those cannot be told apart;
+    /// what they name is at worst another page of the same guest, and mostly no grant at all,
+    /// which costs an error response.
+    ///
     /// # Errors
     ///
     /// [`PeerFault::AttachOverflow`] when the indices in the page cannot belong to a ring.

@@ -120,13 +120,17 @@ pub fn read_frontend(store: &impl Xs, frontend: FrontendPath) -> io::Result<Fron
     }
 }
 
-/// Reads what the hotplug script says.
+/// Reads what the hotplug script says, and the node's text, if there is one.
 ///
 /// # Errors
 /// That of the store.
-pub fn read_hotplug(store: &impl Xs, device: DevicePath) -> io::Result<HotplugStatus> {
-    match optional(store, &device.key(Key::HotplugStatus))?.as_deref() {
-        Some("connected") => Ok(HotplugStatus::Connected),
+pub fn read_hotplug(
+    store: &impl Xs,
+    device: DevicePath,
+) -> io::Result<(HotplugStatus, Option<Box<str>>)> {
+    let status = optional(store, &device.key(Key::HotplugStatus))?;
+    let meaning = match status.as_deref() {
+        Some("connected") => HotplugStatus::Connected,
         Some("error") => {
             let text = optional(store, &device.key(Key::HotplugError))?;
             let text: String = text
@@ -135,10 +139,11 @@ pub fn read_hotplug(store: &impl Xs, device: DevicePath) -> io::Result<HotplugSt
                 .chars()
                 .take(300)
                 .collect();
-            Ok(HotplugStatus::Error(format!("{text:?}")))
+            HotplugStatus::Error(format!("{text:?}"))
         }
-        _ => Ok(HotplugStatus::Other),
-    }
+        _ => HotplugStatus::Other,
+    };
+    Ok((meaning, status))
 }
 
 /// The event for the `handle` node of a device that was found without one; `None`

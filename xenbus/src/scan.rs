@@ -14,6 +14,7 @@ use std::io;
 use xenstore_rs::Xs;
 
 use crate::device::{self, Probe};
+use crate::error::is_disconnected;
 use crate::path::{BACKEND_ROOT, DevicePath, DomId, Key, Subject, decimal};
 
 #[cfg(test)]
@@ -100,6 +101,8 @@ impl Scanner {
         Ok(self.look_at(store, [device])?.pop())
     }
 
+    /// A device that cannot be read (a value that is not UTF-8, say) hides none of the others: it
+    /// is left alone until something about it changes.
     fn look_at(
         &mut self,
         store: &impl Xs,
@@ -107,24 +110,33 @@ impl Scanner {
     ) -> io::Result<Vec<Change>> {
         let mut changes = Vec::new();
         for device in devices {
-            changes.extend(self.look(store, device)?);
-        }
-        // Only now: had the store failed on the way, nobody would have heard of them.
-        for change in &changes {
-            if let Change::Added(probe) = change {
-                self.known.insert(probe.device);
+            match self.look_at_one(store, device) {
+                Ok(change) => changes.extend(change),
+                Err(error) if is_disconnected(&error) => {
+                    // Nobody will hear of these; the next scan finds them again.
+                    for change in changes {
+                        if let Change::Added(probe) = change {
+                            self.known.remove(&probe.device);
+                        }
+                    }
+                    return Err(error);
+                }
+                Err(error) => tracing::error!(%device, %error, "a device cannot be read"),
             }
         }
         Ok(changes)
     }
 
-    fn look(&self, store: &impl Xs, device: DevicePath) -> io::Result<Option<Change>> {
+    fn look_at_one(&mut self, store: &impl Xs, device: DevicePath) -> io::Result<Option<Change>> {
         if self.known.contains(&device) {
-            let state = device::optional(store, &device.key(Key::State))?;
-            return Ok(state.is_none().then_some(Change::Removed(device)));
+            let gone = device::optional(store, &device.key(Key::State))?.is_none();
+            return Ok(gone.then_some(Change::Removed(device)));
         }
-        let probe = device::probe(store, device)?;
-        Ok(probe.filter(|probe| !probe.retired).map(Change::Added))
+        let found = device::probe(store, device)?.filter(|probe| !probe.retired);
+        Ok(found.map(|probe| {
+            self.known.insert(device);
+            Change::Added(probe)
+        }))
     }
 }
 

@@ -18,9 +18,8 @@ pub(super) struct Host {
     pub(super) workers: Workers,
     pub(super) timers: Timers,
     pub(super) registry: Registry,
-    queues: HashMap<QueueId, DevicePath>,
     scripts: HashMap<Token, DevicePath>,
-    next_queue: u64,
+    connections: u64,
     next_script: usize,
 }
 
@@ -35,29 +34,16 @@ impl Host {
             workers,
             timers: Timers::default(),
             registry,
-            queues: HashMap::new(),
             scripts: HashMap::new(),
-            next_queue: 0,
+            connections: 0,
             next_script: FIRST_SCRIPT,
         }
     }
 
     /// A new number for a connection of `device`.
     pub(super) fn new_queue(&mut self, device: DevicePath) -> QueueId {
-        let queue = QueueId(self.next_queue);
-        self.next_queue += 1;
-        self.queues.insert(queue, device);
-        queue
-    }
-
-    /// Whose connection it is.
-    pub(super) fn owner(&self, queue: QueueId) -> Option<DevicePath> {
-        self.queues.get(&queue).copied()
-    }
-
-    /// No report about it is of interest any more.
-    pub(super) fn drop_queue(&mut self, queue: QueueId) {
-        self.queues.remove(&queue);
+        self.connections += 1;
+        QueueId { device, connection: self.connections }
     }
 
     /// Sends a worker a command. `false`, with a line in the log, when the worker is dead.

@@ -36,14 +36,14 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 use xen_ring::Hypervisor;
-use xenbus::backend::{Event, Phase};
+use xenbus::backend::Event;
 use xenbus::path::Subject;
 use xenbus::scan::{Change, Scanner};
 use xenbus::{Client, DevicePath, DomId, Key, device, is_disconnected};
 
 use crate::config::Config;
 use crate::control::server::{BindError, Server};
-use crate::worker::{Report, StartError, What, Workers};
+use crate::worker::{Report, StartError, Workers};
 use host::{FIRST_SCRIPT, Host};
 pub use store::Connect;
 use store::{ROOT_TOKEN, Store};
@@ -54,6 +54,7 @@ const STORE: Token = Token(0);
 const WAKER: Token = Token(1);
 const CONTROL: Token = Token(2);
 const EVENTS_PER_POLL: usize = 64;
+const WATCH_EVENTS_PER_ROUND: usize = 64;
 
 /// The daemon, ready to run.
 pub struct Daemon {
@@ -64,6 +65,7 @@ pub struct Daemon {
     vifs: BTreeMap<DevicePath, Vif>,
     /// Forgotten here, but not yet by the scanner: that takes a look at the store.
     to_forget: Vec<DevicePath>,
+    orphans_removed: bool,
     domid: DomId,
     started: Instant,
     stop: Stopper,
@@ -128,6 +130,7 @@ impl Daemon {
             scanner: Scanner::new(),
             vifs: BTreeMap::new(),
             to_forget: Vec::new(),
+            orphans_removed: false,
             domid,
             started: Instant::now(),
             stop,
@@ -158,12 +161,11 @@ impl Daemon {
             "netback is running"
         );
         self.scan();
-        self.store_events();
-        orphans::remove(&self.vifs.values().map(Vif::name).collect());
         ready();
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        let mut more = self.store_events();
         while !self.stop.is_stopped() {
-            let timeout = self.timeout(Instant::now());
+            let timeout = if more { Some(Duration::ZERO) } else { self.timeout(Instant::now()) };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(DaemonError::Loop(error));
@@ -174,7 +176,7 @@ impl Daemon {
                 self.woken(event.token());
             }
             self.due(Instant::now());
-            self.store_events();
+            more = self.store_events();
         }
         tracing::info!(
             vifs = self.vifs.len(),
@@ -236,6 +238,10 @@ impl Daemon {
             match due {
                 Due::HotplugWait(path) => self.still_waiting(path),
                 Due::Script(path) => self.script_ready(path),
+                Due::Resync(path) => self.with_vif(path, |vif, host| {
+                    vif.resync_due = false;
+                    vif.resync(host);
+                }),
             }
         }
         if self.host.store.retry(now) {
@@ -246,20 +252,19 @@ impl Daemon {
         }
     }
 
-    /// Handles watch events until there are none: handling one may bring in others.
-    fn store_events(&mut self) {
-        loop {
+    /// Handles watch events, a bounded number of them: handling one may bring in others, and a
+    /// guest that writes without end must not keep the thread from everything else. `true` if
+    /// some may be left.
+    fn store_events(&mut self) -> bool {
+        for _ in 0..WATCH_EVENTS_PER_ROUND {
             self.finish_forgetting();
             let Some(event) = self.host.store.client().and_then(Client::next_event) else {
-                return;
+                return false;
             };
             if event.token == ROOT_TOKEN {
                 let scanner = &mut self.scanner;
-                let changes = self
-                    .host
-                    .store
-                    .client()
-                    .map(|client| scanner.on_event(client, &event.path));
+                let client = self.host.store.client();
+                let changes = client.map(|client| scanner.on_event(client, &event.path));
                 self.changed(changes);
             } else if let Subject::Device(path) = Subject::of(&event.token) {
                 self.with_vif(path, |vif, host| {
@@ -269,21 +274,37 @@ impl Daemon {
                 });
             }
         }
+        true
     }
 
+    /// Takes up all devices that are there and drops those that are gone. After the first time
+    /// that this succeeds, taps that belong to none of them are removed.
     fn scan(&mut self) {
         let scanner = &mut self.scanner;
         let changes = self.host.store.client().map(|client| scanner.scan(client));
-        self.changed(changes);
+        let complete = self.changed(changes);
+        let Some(client) = self.host.store.client().filter(|_| complete) else { return };
+        if !std::mem::replace(&mut self.orphans_removed, true) {
+            // An answer that is none, and a directory that cannot be read, leave the tap alone.
+            orphans::remove(|path| {
+                !self.vifs.contains_key(&path)
+                    && matches!(device::optional(client, &path.key(Key::State)), Ok(None))
+            });
+        }
     }
 
-    fn changed(&mut self, changes: Option<io::Result<Vec<Change>>>) {
+    /// `false` if the store did not tell.
+    fn changed(&mut self, changes: Option<io::Result<Vec<Change>>>) -> bool {
         match changes {
-            Some(Ok(changes)) => changes.into_iter().for_each(|change| self.change(change)),
+            Some(Ok(changes)) => {
+                changes.into_iter().for_each(|change| self.change(change));
+                return true;
+            }
             Some(Err(error)) if is_disconnected(&error) => self.host.store.lost(&error),
             Some(Err(error)) => tracing::error!(%error, "cannot look at the devices in xenstore"),
             None => {}
         }
+        false
     }
 
     fn change(&mut self, change: Change) {
@@ -323,19 +344,12 @@ impl Daemon {
     }
 
     fn reported(&mut self, Report { queue, what }: Report) {
-        let Some(path) = self.host.owner(queue) else {
-            return;
-        };
-        let down = matches!(what, What::Down);
-        self.with_vif(path, |vif, host| {
+        self.with_vif(queue.device, |vif, host| {
             if vif.is_connection(queue) {
                 let event = vif.reported(what);
                 vif.feed(event, host);
             }
         });
-        if down {
-            self.host.drop_queue(queue);
-        }
     }
 
     fn script_ready(&mut self, path: DevicePath) {
@@ -346,13 +360,8 @@ impl Daemon {
         });
     }
 
-    fn still_waiting(&self, path: DevicePath) {
-        if let Some(vif) = self.vifs.get(&path)
-            && vif.machine.phase() == Phase::AwaitHotplug
-        {
-            let script = vif.facts.script.as_deref().unwrap_or("(no script node)");
-            tracing::warn!(vif = %vif.name(), domid = %path.dom, ?script, "waiting for hotplug-status from the script");
-        }
+    fn still_waiting(&mut self, path: DevicePath) {
+        self.with_vif(path, |vif, _| vif.still_waiting());
     }
 
     fn feed(&mut self, path: DevicePath, event: Event) {

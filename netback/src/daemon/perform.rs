@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hotplug::{MacAddr, Tap, TapOffload, TapOptions, link};
 use xen_ring::DomId;
-use xenbus::backend::{Action, Event, Phase};
+use xenbus::backend::{Action, Event, HotplugStatus, Phase};
 use xenbus::{Client, FrontendPath, Key, XenbusState, device};
 
 use super::host::Host;
@@ -24,6 +24,8 @@ use crate::worker::{Command, ConnectRequest};
 
 /// How long a device waits for its hotplug script before the log says so.
 const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait before writing again what the store refused.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Vif {
     /// Carries out one action.
@@ -37,9 +39,10 @@ impl Vif {
                     .flatten()
             }
             Action::Advertise => {
-                host.store.ask(path, "write the features", |c| {
-                    device::write_keys(c, path, ADVERTISED)
-                });
+                let done = host
+                    .store
+                    .ask(path, "write the features", |c| device::write_keys(c, path, ADVERTISED));
+                self.again_unless(done.is_some(), host);
                 None
             }
             Action::CreateNetif => Some(self.create_netif(host)),
@@ -53,7 +56,9 @@ impl Vif {
             Action::ConnectQueues => self.connect(host),
             Action::DisconnectQueues => self.disconnect(host),
             Action::ReadHotplugStatus => {
-                host.set_timer(Instant::now() + HOTPLUG_PATIENCE, Due::HotplugWait(path));
+                if !std::mem::replace(&mut self.wait_noticed, true) {
+                    host.set_timer(Instant::now() + HOTPLUG_PATIENCE, Due::HotplugWait(path));
+                }
                 self.read_hotplug(host)
             }
             Action::RunOnline => self.run_online(host),
@@ -86,11 +91,19 @@ impl Vif {
     }
 
     /// Writes what our own state ought to be.
-    pub(super) fn write_state(&self, host: &mut Host) {
+    pub(super) fn write_state(&mut self, host: &mut Host) {
         let (path, state) = (self.path, self.own_state);
-        host.store.ask(path, "write the state", |c| {
-            device::set_state(c, path, state)
-        });
+        let done = host.store.ask(path, "write the state", |c| device::set_state(c, path, state));
+        self.again_unless(done.is_some(), host);
+    }
+
+    /// What the store refused (for a quota, say) is written again later. A lost connection sees
+    /// to that itself.
+    fn again_unless(&mut self, done: bool, host: &mut Host) {
+        let refused = !done && host.store.client().is_some();
+        if refused && !std::mem::replace(&mut self.resync_due, true) {
+            host.set_timer(Instant::now() + STORE_PATIENCE, Due::Resync(self.path));
+        }
     }
 
     /// The frontend's state now.
@@ -103,19 +116,16 @@ impl Vif {
             .map(Event::Frontend)
     }
 
-    /// What the hotplug script says now.
+    /// What the hotplug script says now: in the store, or by its exit status.
     pub(super) fn read_hotplug(&mut self, host: &mut Host) -> Option<Event> {
         let path = self.path;
-        let status = host.store.ask(path, "read hotplug-status", |c| {
-            device::read_hotplug(c, path)
-        })?;
-        self.facts.hotplug_status = host
-            .store
-            .ask(path, "read hotplug-status", |c| {
-                device::optional(c, &path.key(Key::HotplugStatus))
-            })
-            .flatten()
-            .map(String::from);
+        let (status, text) =
+            host.store.ask(path, "read hotplug-status", |c| device::read_hotplug(c, path))?;
+        self.facts.hotplug_status = text.map(String::from);
+        let status = match (status, self.script.failure()) {
+            (HotplugStatus::Other, Some(reason)) => HotplugStatus::Error(reason.to_owned()),
+            (status, _) => status,
+        };
         Some(Event::Hotplug(status))
     }
 
@@ -142,19 +152,15 @@ impl Vif {
             persist: true,
             ..TapOptions::default()
         };
-        let made = Tap::create(&name, &options).and_then(|tap| {
-            // As with any network card, no carrier until somebody is at the other end.
-            tap.set_carrier(false).map(|()| tap)
-        });
-        match made {
+        match Tap::create(&name, &options) {
             Ok(tap) => {
-                let what = if tap.created() {
-                    "tap created"
-                } else {
-                    "tap taken over"
-                };
-                tracing::debug!(vif = %name, "{what}");
+                if tap.created() && self.adopted {
+                    tracing::warn!(vif = %name, "the tap that the former backend used is not here; a new one is made, and nothing plugs it in: detach and attach the vif, or run its script");
+                }
+                tracing::debug!(vif = %name, created = tap.created(), "tap ready");
                 self.tap = Some(tap);
+                // As with any network card, no carrier until somebody is at the other end.
+                self.carrier(false);
                 Event::NetifCreated
             }
             Err(error) => Event::NetifFailed(error.to_string()),
@@ -273,12 +279,13 @@ impl Vif {
         Some(Event::QueuesDown)
     }
 
-    /// Shows the host whether there is somebody at the other end.
+    /// Shows the host whether there is somebody at the other end. Linux before 5.0 has no way to
+    /// say so for a tap, and does without.
     pub(super) fn carrier(&self, carrier: bool) {
         if let Some(tap) = &self.tap
             && let Err(error) = tap.set_carrier(carrier)
         {
-            tracing::warn!(vif = %self.name(), %error, "the tap's carrier cannot be set");
+            tracing::debug!(vif = %self.name(), %error, "the tap's carrier cannot be set");
         }
     }
 

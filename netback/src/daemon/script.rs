@@ -31,7 +31,10 @@ pub(super) enum Script {
         then_offline: bool,
     },
     /// `online` was run, here or by a former daemon.
-    Plugged,
+    Plugged {
+        /// Why it did not succeed.
+        failure: Option<String>,
+    },
     /// `offline` runs.
     Offline(Running),
 }
@@ -43,6 +46,16 @@ pub(super) struct Running {
     token: Token,
 }
 
+impl Script {
+    /// Why `online` has not succeeded, if it has not.
+    pub(super) fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Plugged { failure } => failure.as_deref(),
+            Self::Idle | Self::Online { .. } | Self::Offline(_) => None,
+        }
+    }
+}
+
 impl Vif {
     /// Runs `online`, if that is the daemon's task and has not been done by a former daemon.
     pub(super) fn run_online(&mut self, host: &mut Host) -> Option<Event> {
@@ -52,8 +65,8 @@ impl Vif {
         let status = host.store.ask(self.path, "read hotplug-status", |client| {
             device::read_hotplug(client, self.path)
         });
-        if status == Some(HotplugStatus::Connected) {
-            self.script = Script::Plugged;
+        if matches!(status, Some((HotplugStatus::Connected, _))) {
+            self.script = Script::Plugged { failure: None };
             return None;
         }
         match self.start(ScriptCommand::Online, host) {
@@ -64,7 +77,10 @@ impl Vif {
                 };
                 None
             }
-            Err(reason) => Some(Event::Hotplug(HotplugStatus::Error(reason))),
+            Err(reason) => {
+                self.script = Script::Plugged { failure: Some(reason.clone()) };
+                Some(Event::Hotplug(HotplugStatus::Error(reason)))
+            }
         }
     }
 
@@ -76,7 +92,7 @@ impl Vif {
                 *then_offline = true;
                 None
             }
-            Script::Plugged => self.start_offline(host),
+            Script::Plugged { .. } => self.start_offline(host),
             Script::Offline(_) => None,
         }
     }
@@ -100,8 +116,9 @@ impl Vif {
                 then_offline: true, ..
             } => self.start_offline(host),
             Script::Online { .. } => {
-                self.script = Script::Plugged;
-                self.online_ended(progress.state)
+                let failure = self.online_failure(progress.state);
+                self.script = Script::Plugged { failure: failure.clone() };
+                failure.map(|reason| Event::Hotplug(HotplugStatus::Error(reason)))
             }
             Script::Offline(_) => {
                 if let Some(reason) = failure(progress.state) {
@@ -109,18 +126,18 @@ impl Vif {
                 }
                 Some(Event::OfflineDone)
             }
-            Script::Idle | Script::Plugged => None,
+            Script::Idle | Script::Plugged { .. } => None,
         }
     }
 
     /// A script that failed has often said why in `hotplug-error` itself, which is left as it is;
     /// one that succeeded has written `hotplug-status`, which the store's watch tells.
-    fn online_ended(&self, state: ScriptState) -> Option<Event> {
+    fn online_failure(&self, state: ScriptState) -> Option<String> {
         let reason = failure(state)?;
         let script = self.facts.script.as_deref().unwrap_or_default();
         let reason = format!("{script} online: {reason}");
         tracing::error!(vif = %self.name(), %reason, "the script failed");
-        Some(Event::Hotplug(HotplugStatus::Error(reason)))
+        Some(reason)
     }
 
     fn start_offline(&mut self, host: &mut Host) -> Option<Event> {
@@ -143,7 +160,7 @@ impl Vif {
             .script
             .clone()
             .ok_or("the toolstack wrote no script node")?;
-        let mut env = ScriptEnv::new(script, self.path.dom.raw(), self.handle, self.name());
+        let mut env = ScriptEnv::new(script, self.path.dom.raw(), self.path.handle, self.name());
         env.gatewaydev = self.facts.gatewaydev.clone();
         if let Some(socket) = &host.config.xenstore.socket {
             env.extra

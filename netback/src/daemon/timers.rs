@@ -13,6 +13,8 @@ use xenbus::DevicePath;
 pub(super) enum Due {
     /// Say that a device still waits for its hotplug script.
     HotplugWait(DevicePath),
+    /// Write again what the store refused.
+    Resync(DevicePath),
     /// Look at a script that the daemon runs: its time may be over.
     Script(DevicePath),
 }

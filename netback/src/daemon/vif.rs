@@ -43,6 +43,10 @@ pub(super) struct Vif {
     pub(super) script: Script,
     pub(super) frontend_watched: bool,
     pub(super) forgotten: bool,
+    /// A timer for [`Vif::still_waiting`] is set.
+    pub(super) wait_noticed: bool,
+    /// A timer for [`Vif::resync`] is set.
+    pub(super) resync_due: bool,
     /// A guest can connect and break the protocol as often as it likes.
     pub(super) log_limit: RateLimited,
 }
@@ -58,7 +62,12 @@ pub(super) struct Facts {
     pub(super) vifname: Option<String>,
     pub(super) gatewaydev: Option<String>,
     pub(super) hotplug_status: Option<String>,
+    /// Settings of the vif line that nobody carries out, with their values.
+    pub(super) unserved: Vec<(&'static str, String)>,
 }
+
+/// What libxl takes from a vif line and writes for a backend that can, and this one cannot.
+const UNSERVED: [&str; 3] = ["rate", "vlan", "forwarddev"];
 
 /// A queue pair that a worker has, or was asked to take.
 #[derive(Debug)]
@@ -75,7 +84,7 @@ impl Vif {
         let facts = host.store.ask(path, "read the device", |client| {
             Ok(Facts::read(client, path))
         });
-        Self {
+        let vif = Self {
             path,
             machine: Device::new(),
             own_state,
@@ -89,8 +98,14 @@ impl Vif {
             script: Script::default(),
             frontend_watched: false,
             forgotten: false,
+            wait_noticed: false,
+            resync_due: false,
             log_limit: RateLimited::new(10, Duration::from_secs(10)),
+        };
+        for (key, value) in &vif.facts.unserved {
+            tracing::warn!(vif = %vif.name(), domid = %path.dom, key, ?value, "the vif line asks for what netback does not do yet");
         }
+        vif
     }
 
     /// Hands `event` to the machine and does what follows from it.
@@ -105,6 +120,10 @@ impl Vif {
             for action in self.machine.handle(event) {
                 events.extend(self.perform(*action, host));
             }
+            // A late word that the rings are up must not raise the carrier of a closing device.
+            if (before, self.machine.phase()) == (Phase::Connecting, Phase::AwaitHotplug) {
+                self.carrier(true);
+            }
             self.log_change(before);
         }
     }
@@ -112,17 +131,14 @@ impl Vif {
     /// Takes note of what a worker says about the present connection.
     pub(super) fn reported(&mut self, what: What) -> Event {
         match what {
-            What::Up => {
-                self.carrier(true);
-                Event::QueuesUp
-            }
+            What::Up => Event::QueuesUp,
             What::Failed(error) => {
                 if self.machine.phase() == Phase::Connecting {
                     self.connection = None;
                 }
                 Event::QueuesFailed(error.to_string())
             }
-            What::Fault(Fault::Tap(error)) => Event::NetifFailed(Fault::Tap(error).to_string()),
+            What::Fault(fault @ Fault::Tap) => Event::NetifFailed(fault.to_string()),
             What::Fault(fault) => Event::PeerFault(fault.to_string()),
             What::Down => {
                 self.connection = None;
@@ -141,6 +157,20 @@ impl Vif {
         self.connection
             .as_ref()
             .is_some_and(|connection| connection.queue == queue)
+    }
+
+    /// Says that the device still waits for its script, if it does.
+    pub(super) fn still_waiting(&mut self) {
+        self.wait_noticed = false;
+        if self.machine.phase() != Phase::AwaitHotplug {
+            return;
+        }
+        let Some(suppressed) = self.log_limit.allow(Instant::now()) else { return };
+        let script = self.facts.script.as_deref().unwrap_or_default();
+        tracing::warn!(
+            vif = %self.name(), domid = %self.path.dom, ?script, suppressed = if_any(suppressed),
+            "waiting for hotplug-status from the script"
+        );
     }
 
     fn log_change(&mut self, before: Phase) {
@@ -181,6 +211,7 @@ impl Facts {
             vifname: own("vifname"),
             gatewaydev: own("gatewaydev"),
             hotplug_status: own("hotplug-status"),
+            unserved: UNSERVED.iter().filter_map(|key| Some((*key, own(key)?))).collect(),
         }
     }
 }

@@ -96,9 +96,9 @@ pub enum DropReason {
     TapRefused,
     /// rx: the frame needs more slots than the frontend accepts.
     TooLarge,
-    /// rx: the frame is larger than the MTU was when the guest connected, and the guest has too
-    /// few buffers posted.
-    NoBuffers,
+    /// rx: the frame is to be segmented, and the frontend cannot take it so: it did not ask for
+    /// it, or the frame has a VLAN tag.
+    UnwantedSegments,
     /// rx: the tap delivered something that is not a frame behind a virtio header.
     BadFromTap,
 }
@@ -115,7 +115,7 @@ impl DropReason {
         Self::TapFull,
         Self::TapRefused,
         Self::TooLarge,
-        Self::NoBuffers,
+        Self::UnwantedSegments,
         Self::BadFromTap,
     ];
 
@@ -131,7 +131,7 @@ impl DropReason {
             Self::TapFull => "tap-full",
             Self::TapRefused => "tap-refused",
             Self::TooLarge => "too-large",
-            Self::NoBuffers => "no-buffers",
+            Self::UnwantedSegments => "unwanted-segments",
             Self::BadFromTap => "bad-from-tap",
         }
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Why a queue pair ends: the guest's fault, or ours.
 
-use nix::errno::Errno;
 use xen_ring::back::ResponseOverflow;
 use xen_ring::{BatchFull, PeerFault};
 
@@ -13,8 +12,8 @@ pub enum Fault {
     Peer(#[from] PeerFault),
     /// The tap cannot be read any more: somebody deleted it, or the network namespace that a
     /// script had moved it to is gone.
-    #[error("the tap is lost: {0}; detach the vif and attach it again")]
-    Tap(Errno),
+    #[error("the tap is gone; detach the vif and attach it again")]
+    Tap,
     /// A burst was planned larger than the buffers: a defect of netback, contained to one vif.
     #[error("defect in netback, please report it: {0}")]
     Plan(#[from] BatchFull),

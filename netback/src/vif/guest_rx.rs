@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The way of a packet to the guest: tap, grant copy, rx ring.
 //!
-//! A turn reads frames while the guest has posted enough buffers for the largest one, copies them
-//! all into the guest's pages with one ioctl, then answers the buffers' slots and publishes. What
-//! the guest has no buffers for stays in the tap, whose queue is bounded and drops at its end:
-//! a guest that does not consume costs the host that queue and nothing else.
+//! A turn reads frames while the guest has buffers posted, copies them all into the guest's pages
+//! with one ioctl, then answers the buffers' slots and publishes. A frame that needs more buffers
+//! than are posted is held until they are; what comes after it stays in the tap, whose queue is
+//! bounded (`tap.txqueuelen`) and drops at its end.
 
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 
-use hotplug::Tap;
-use nix::errno::Errno;
+use hotplug::tap::is_gone;
+use hotplug::{Tap, TapOffload};
 use xen_ring::netif::{
     Extra, ExtraSlot, RxFlags, RxRequest, RxResponse, RxRing, RxSlotResponse, Status,
 };
@@ -19,14 +19,12 @@ use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE};
 use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
 use super::negotiate::Features;
-use super::offload::{ForGuest, Offloads, describe_for_guest};
+use super::offload::describe_for_guest;
 use super::vnet::{VNET_HDR_LEN, VnetHdr};
 use super::workbench::{BURST_FRAMES, Cursor, FRAME_MAX, PlannedRx, Workbench};
 
 /// Slots that every frontend accepts for one frame (netif.h, `XEN_NETIF_NR_SLOTS_MIN`).
-const SLOTS_MAX: usize = 18;
-/// Ethernet header and a VLAN tag, in bytes: what a frame adds to the MTU.
-const LINK_OVERHEAD: usize = 18;
+const SLOTS_MAX: u32 = 18;
 
 /// The rx half of a queue pair.
 #[derive(Debug)]
@@ -34,8 +32,10 @@ pub(super) struct GuestRx {
     ring: BackRing<RxRing>,
     guest: DomId,
     features: Features,
-    /// Slots that the largest frame takes: by the MTU at first, then as seen.
-    slots_needed: usize,
+    /// A frame behind its header that waits for buffers; empty if there is none.
+    held: Vec<u8>,
+    /// Buffers that the next frame needs: what the held one does, else 1.
+    wanted: u32,
     /// The tap has not been found empty since it last became readable.
     tap_readable: bool,
     /// The last frame took several pages, so the next may too.
@@ -51,6 +51,17 @@ pub(super) struct RxTurn {
     pub(super) more: bool,
 }
 
+/// What a read from the tap brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// A frame of this many bytes.
+    Frame(usize),
+    /// A frame that the kernel could not hand over.
+    Refused,
+    /// Nothing.
+    Empty,
+}
+
 /// Why a burst ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -63,17 +74,17 @@ enum Ended {
 }
 
 impl GuestRx {
-    /// The half of a vif whose tap has an MTU of `mtu` bytes.
-    pub(super) fn new(ring: BackRing<RxRing>, guest: DomId, features: Features, mtu: u32) -> Self {
-        let frame = match features.offloads {
-            Offloads { gso_v4: false, gso_v6: false, .. } => {
-                usize::try_from(mtu).unwrap_or(usize::MAX).saturating_add(LINK_OVERHEAD)
-            }
-            _ => FRAME_MAX + PAGE_SIZE,
-        };
-        let slots_needed = if features.sg { slots_for(frame).min(SLOTS_MAX) } else { 1 };
-        // Frames may have been waiting in the tap since before anybody watched it.
-        Self { ring, guest, features, slots_needed, tap_readable: true, expect_large: false }
+    pub(super) fn new(ring: BackRing<RxRing>, guest: DomId, features: Features) -> Self {
+        Self {
+            ring,
+            guest,
+            features,
+            held: Vec::new(),
+            wanted: 1,
+            // Frames may have been waiting in the tap since before anybody watched it.
+            tap_readable: true,
+            expect_large: false,
+        }
     }
 
     /// The tap has frames.
@@ -92,7 +103,7 @@ impl GuestRx {
         tap: &Tap,
         counters: &DirectionCounters,
     ) -> Result<RxTurn, Fault> {
-        if !self.tap_readable {
+        if !self.tap_readable && self.held.is_empty() {
             return Ok(RxTurn::default());
         }
         let ended = self.plan(bench, tap, counters)?;
@@ -101,9 +112,7 @@ impl GuestRx {
         let more = match ended {
             Ended::NoFrames => false,
             Ended::Full => true,
-            Ended::NoBuffers => self
-                .ring
-                .arm_for(u32::try_from(self.slots_needed).unwrap_or(u32::MAX))?,
+            Ended::NoBuffers => self.ring.arm_for(self.wanted)?,
         };
         Ok(RxTurn { notify, more })
     }
@@ -121,27 +130,47 @@ impl GuestRx {
         rx_burst.clear();
         rx_taken.clear();
         let mut cursor = Cursor::default();
-        let mut buffers = usize::try_from(self.ring.unconsumed()?).unwrap_or_default();
+        let mut buffers = self.ring.unconsumed()?;
         for _ in 0..BURST_FRAMES {
-            if buffers < self.slots_needed {
+            if buffers < self.wanted {
                 return Ok(Ended::NoBuffers);
             }
-            if batch.capacity() - batch.len() < SLOTS_MAX {
+            if batch.capacity() - batch.len() < SLOTS_MAX as usize {
                 return Ok(Ended::Full);
             }
             let Some(room) = cursor.place_any(self.expect_large) else { return Ok(Ended::Full) };
-            let Some(len) = self.read(batch, room.clone(), tap)? else {
-                return Ok(Ended::NoFrames);
+            let len = match self.next_frame(batch, room.clone(), tap)? {
+                Read::Frame(len) => len,
+                Read::Refused => {
+                    counters.dropped(DropReason::BadFromTap);
+                    cursor.shrink(room.start);
+                    continue;
+                }
+                Read::Empty => return Ok(Ended::NoFrames),
             };
             let frame = room.start..room.start + len;
             cursor.shrink(frame.end);
-            let description = match self.accept(batch, frame.clone(), buffers) {
-                Ok(description) => description,
+            let (header, slots) = match self.accept(batch, &frame) {
+                Ok(accepted) => accepted,
                 Err(reason) => {
                     counters.dropped(reason);
                     continue;
                 }
             };
+            if slots > buffers {
+                self.hold(batch, &frame, slots);
+                return Ok(Ended::NoBuffers);
+            }
+            let bytes = batch.bytes_mut(frame.clone());
+            let description = match describe_for_guest(header, bytes, self.features.offloads) {
+                Ok(description) => description,
+                Err(reason) => {
+                    counters.dropped(reason);
+                    self.refused(reason, tap);
+                    continue;
+                }
+            };
+            buffers -= slots;
             let first_op = batch.len();
             for at in frame.clone().step_by(PAGE_SIZE) {
                 let part = u16::try_from((frame.end - at).min(PAGE_SIZE)).unwrap_or_default();
@@ -153,59 +182,94 @@ impl GuestRx {
                     self.take()?;
                 }
             }
-            let ops = first_op..batch.len();
-            buffers -= ops.len() + usize::from(description.gso.is_some());
-            rx_burst.push(PlannedRx { description, ops, len });
+            rx_burst.push(PlannedRx { description, ops: first_op..batch.len(), len });
         }
         Ok(Ended::Full)
     }
 
-    /// Reads a frame behind its header, and gives its length: `None` when the tap is empty.
+    /// The held frame, or one from the tap, put behind its header where `room` begins.
+    fn next_frame(
+        &mut self,
+        batch: &mut CopyBatch,
+        room: Range<usize>,
+        tap: &Tap,
+    ) -> Result<Read, Fault> {
+        if self.held.is_empty() {
+            return self.read(batch, room, tap);
+        }
+        let start = room.start - VNET_HDR_LEN;
+        let len = self.held.len();
+        batch.bytes_mut(start..start + len).copy_from_slice(&self.held);
+        self.held.clear();
+        self.wanted = 1;
+        Ok(Read::Frame(len - VNET_HDR_LEN))
+    }
+
+    /// Keeps a frame until the guest has posted `slots` buffers. The only copy that is made
+    /// beside the way, and only for a guest that is short of buffers.
+    fn hold(&mut self, batch: &CopyBatch, frame: &Range<usize>, slots: u32) {
+        self.held.clear();
+        self.held.extend_from_slice(batch.bytes(frame.start - VNET_HDR_LEN..frame.end));
+        self.wanted = slots;
+    }
+
+    /// Reads a frame behind its header.
     fn read(
         &mut self,
         batch: &mut CopyBatch,
         room: Range<usize>,
         tap: &Tap,
-    ) -> Result<Option<usize>, Fault> {
+    ) -> Result<Read, Fault> {
         let room = batch.bytes_mut(room.start - VNET_HDR_LEN..room.end);
         match tap.read_vectored(&mut [IoSliceMut::new(room)]) {
-            Ok(len) => Ok(Some(len.saturating_sub(VNET_HDR_LEN))),
+            Ok(len) => Ok(Read::Frame(len.saturating_sub(VNET_HDR_LEN))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.tap_readable = false;
-                Ok(None)
+                Ok(Read::Empty)
             }
-            Err(error) => {
-                Err(Fault::Tap(Errno::from_raw(error.raw_os_error().unwrap_or_default())))
+            Err(error) if is_gone(&error) => Err(Fault::Tap),
+            // The kernel takes a frame that it cannot describe out of the queue and says EINVAL.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(Read::Refused),
+            // Whatever else it may be, it is over when the tap is readable again.
+            Err(_) => {
+                self.tap_readable = false;
+                Ok(Read::Refused)
             }
         }
     }
 
-    /// Judges a frame that has just been read behind its header, before any buffer is taken for
-    /// it.
+    /// A frame that the guest cannot take in one piece comes again in segments, if it is TCP: so
+    /// from now on the tap is to deliver it so.
+    fn refused(&mut self, reason: DropReason, tap: &Tap) {
+        if reason != DropReason::UnwantedSegments {
+            return;
+        }
+        let offload = TapOffload { csum: true, ..TapOffload::default() };
+        if let Err(error) = tap.set_offload(offload) {
+            tracing::error!(domid = %self.guest, %error, "the tap's segmentation cannot be switched off");
+        }
+    }
+
+    /// Judges the size of a frame that has just been read behind its header: the header, and the
+    /// slots that the frame takes.
     fn accept(
         &mut self,
-        batch: &mut CopyBatch,
-        frame: Range<usize>,
-        buffers: usize,
-    ) -> Result<ForGuest, DropReason> {
+        batch: &CopyBatch,
+        frame: &Range<usize>,
+    ) -> Result<(VnetHdr, u32), DropReason> {
         let header = batch.bytes(frame.start - VNET_HDR_LEN..frame.start);
         let header = <[u8; VNET_HDR_LEN]>::try_from(header).map_err(|_| DropReason::BadFromTap)?;
         let header = VnetHdr::from_bytes(header).map_err(|_| DropReason::BadFromTap)?;
         self.expect_large = frame.len() > PAGE_SIZE;
-        let slots = slots_for(frame.len()) + usize::from(header.gso.is_some());
-        let slots_max = if self.features.sg { SLOTS_MAX } else { 1 };
         if frame.is_empty() {
             return Err(DropReason::BadFromTap);
         }
-        if slots > slots_max {
-            return Err(DropReason::TooLarge);
+        let slots_max = if self.features.sg { SLOTS_MAX } else { 1 };
+        let slots = frame.len().div_ceil(PAGE_SIZE) + usize::from(header.gso.is_some());
+        match u32::try_from(slots) {
+            Ok(slots) if slots <= slots_max && frame.len() <= FRAME_MAX => Ok((header, slots)),
+            _ => Err(DropReason::TooLarge),
         }
-        if slots > buffers {
-            // The MTU has grown since: from now on frames like this one wait in the tap.
-            self.slots_needed = self.slots_needed.max(slots);
-            return Err(DropReason::NoBuffers);
-        }
-        describe_for_guest(header, batch.bytes_mut(frame), self.features.offloads)
     }
 
     /// A buffer that was counted before it is taken.
@@ -250,9 +314,4 @@ impl GuestRx {
         }
         Ok(self.ring.publish().is_needed())
     }
-}
-
-/// Slots that the data of a frame of `len` bytes takes.
-fn slots_for(len: usize) -> usize {
-    len.div_ceil(PAGE_SIZE)
 }

@@ -16,6 +16,8 @@ pub struct Transport {
     pub protocol: Protocol,
     /// Its first byte, counted from the frame's first byte.
     pub start: u16,
+    /// There is a VLAN tag before the network header.
+    pub tagged: bool,
 }
 
 /// IP's version.
@@ -89,6 +91,7 @@ pub fn transport(frame: &[u8]) -> Option<Transport> {
         network_start: u16::try_from(at).ok()?,
         protocol,
         start: u16::try_from(start).ok()?,
+        tagged: at > ETHERNET_LEN,
     })
 }
 

@@ -12,7 +12,9 @@
 //! netif says only *that* the checksum is blank or the frame is to be segmented; the header says
 //! *where* the checksum and the headers are, so a frame from the guest is parsed. Towards the
 //! guest, a checksum stays blank if the frontend can take it for the frame's protocol; only for
-//! one that cannot is it computed here.
+//! one that cannot is it computed here. Frontends take a blank checksum directly behind the
+//! Ethernet header only (Linux's netfront drops a tagged frame that has one), so behind a VLAN tag
+//! it is computed too, and a tagged frame that is to be segmented cannot be passed on at all.
 
 use xen_ring::netif::{Gso, GsoKind, RxFlags, TxCsum};
 
@@ -76,10 +78,18 @@ pub struct Offloads {
 }
 
 impl Offloads {
-    fn takes_blank(self, network: Network) -> bool {
-        match network {
-            Network::V4 => self.csum_v4,
-            Network::V6 => self.csum_v6,
+    fn takes_blank(self, found: Transport) -> bool {
+        match found.network {
+            Network::V4 => self.csum_v4 && !found.tagged,
+            Network::V6 => self.csum_v6 && !found.tagged,
+        }
+    }
+
+    fn takes_segments(self, gso: Gso, found: Transport) -> bool {
+        match (gso.kind, found.network) {
+            (GsoKind::TcpV4, Network::V4) => self.gso_v4,
+            (GsoKind::TcpV6, Network::V6) => self.gso_v6,
+            _ => false,
         }
     }
 }
@@ -98,33 +108,40 @@ pub struct ForGuest {
 ///
 /// # Errors
 ///
-/// [`DropReason::BadFromTap`] when the header contradicts the frame, or when the tap was not
-/// told to deliver the like of it.
+/// [`DropReason::UnwantedSegments`] for a frame to be segmented that the frontend cannot take;
+/// [`DropReason::BadFromTap`] when the header contradicts the frame.
 pub fn describe_for_guest(
     header: VnetHdr,
     frame: &mut [u8],
     offloads: Offloads,
 ) -> Result<ForGuest, DropReason> {
-    let Csum::Blank { start, offset } = header.csum else {
-        return match (header.gso, header.csum) {
-            (Some(_), _) => Err(DropReason::BadFromTap),
-            (None, Csum::Valid) => Ok(ForGuest { flags: RxFlags::DATA_VALIDATED, gso: None }),
-            (None, _) => Ok(ForGuest::default()),
-        };
+    let found = match header.csum {
+        Csum::Blank { start, offset } => {
+            transport(frame).filter(|found| found.is_checksummed_at(start, offset))
+        }
+        Csum::Unknown | Csum::Valid => None,
     };
-    let stays_blank = transport(frame).is_some_and(|found| {
-        found.is_checksummed_at(start, offset) && offloads.takes_blank(found.network)
-    });
-    let gso = header.gso.map(|segments| segments.gso);
-    match (stays_blank, gso) {
-        (true, gso) => {
-            Ok(ForGuest { flags: RxFlags::CSUM_BLANK.with(RxFlags::DATA_VALIDATED), gso })
-        }
-        (false, Some(_)) => Err(DropReason::BadFromTap),
-        (false, None) => {
+    let blank = found.filter(|found| offloads.takes_blank(*found));
+    if let Some(Segments { gso, .. }) = header.gso {
+        let taken = blank.is_some_and(|found| offloads.takes_segments(gso, found));
+        return if taken { Ok(ForGuest::blank(Some(gso))) } else { Err(DropReason::UnwantedSegments) };
+    }
+    match header.csum {
+        Csum::Unknown => Ok(ForGuest::default()),
+        Csum::Valid => Ok(ForGuest::VALID),
+        Csum::Blank { .. } if blank.is_some() => Ok(ForGuest::blank(None)),
+        Csum::Blank { start, offset } => {
             fill_checksum(frame, start, offset).ok_or(DropReason::BadFromTap)?;
-            Ok(ForGuest { flags: RxFlags::DATA_VALIDATED, gso: None })
+            Ok(ForGuest::VALID)
         }
+    }
+}
+
+impl ForGuest {
+    const VALID: Self = Self { flags: RxFlags::DATA_VALIDATED, gso: None };
+
+    fn blank(gso: Option<Gso>) -> Self {
+        Self { flags: RxFlags::CSUM_BLANK.with(RxFlags::DATA_VALIDATED), gso }
     }
 }
 

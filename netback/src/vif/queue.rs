@@ -42,9 +42,9 @@ pub struct QueuePair {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Xen refused a page or a port: the frontend gave one that is not there.
-    #[error("cannot {what}: {source}")]
+    #[error("{what}: {source}")]
     Xen {
-        /// What was tried, with the frontend's number.
+        /// What it was for.
         what: String,
         /// Xen's answer.
         source: SysError,
@@ -102,7 +102,7 @@ impl QueuePair {
                 .grants
                 .map_page(guest, gref)
                 .map_err(|source| ConnectError::Xen {
-                    what: format!("map the {ring} ring, grant reference {gref} of domain {guest}"),
+                    what: format!("the {ring} ring"),
                     source,
                 })
         };
@@ -110,14 +110,11 @@ impl QueuePair {
             .map_err(|source| ConnectError::Ring { ring: "tx", source })?;
         let rx_ring = BackRing::attach(map("rx", keys.rx_ring)?)
             .map_err(|source| ConnectError::Ring { ring: "rx", source })?;
-        let mtu = tap
-            .mtu()
-            .map_err(|error| ConnectError::Tap(io::Error::other(error)))?;
         let ports = Ports::bind(channels, guest, keys.channels)?;
         let pair = Self {
             guest,
             tx: GuestTx::new(tx_ring, guest, LIMITS),
-            rx: GuestRx::new(rx_ring, guest, features, mtu),
+            rx: GuestRx::new(rx_ring, guest, features),
             ports,
             masked: ArrayVec::new(),
             tap,
@@ -225,7 +222,7 @@ impl Ports {
             channels
                 .bind(guest, port)
                 .map_err(|source| ConnectError::Xen {
-                    what: format!("bind event channel {port} of domain {guest}"),
+                    what: "the event channel".to_owned(),
                     source,
                 })
         };

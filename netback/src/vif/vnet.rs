@@ -6,10 +6,8 @@
 //! ignores it. The ECN bit of the segmentation type is never asked for and never sent, since
 //! netif cannot express it.
 
+pub use hotplug::tap::VNET_HDR_LEN;
 use xen_ring::netif::{Gso, GsoKind};
-
-/// Bytes of the header on the tap.
-pub const VNET_HDR_LEN: usize = 12;
 
 const FLAG_NEEDS_CSUM: u8 = 1;
 const FLAG_DATA_VALID: u8 = 2;

@@ -26,6 +26,9 @@ const BATCH_BYTES: usize = 512 * 1024;
 pub(super) const BURST_FRAMES: usize = 64;
 /// The longest frame, in bytes: a tx request's size is 16 bits (netif.h, `netif_tx_request`).
 pub(super) const FRAME_MAX: usize = 65_535;
+/// Room for a frame that is yet to be read: one byte more than the longest, so that a frame which
+/// the tap had to cut shows.
+const READ_ROOM: usize = FRAME_MAX + 1;
 /// Small frames share a page, each from a cache line's boundary.
 const FRAME_ALIGN: usize = 64;
 
@@ -142,7 +145,7 @@ impl Cursor {
         } else {
             earliest.next_multiple_of(PAGE_SIZE)
         };
-        let end = start + FRAME_MAX;
+        let end = start + READ_ROOM;
         (end <= BATCH_BYTES).then(|| {
             self.at = end;
             start..end

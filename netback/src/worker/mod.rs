@@ -16,6 +16,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use hotplug::Tap;
 use mio::{Poll, Token, Waker};
 use xen_ring::{DomId, Hypervisor, SysError};
+use xenbus::DevicePath;
 
 use crate::vif::negotiate::{Features, QueueKeys};
 use crate::vif::{ConnectError, Fault, QueueCounters};
@@ -23,7 +24,12 @@ use crate::vif::{ConnectError, Fault, QueueCounters};
 /// Which queue pair of which connection. A vif that connects again gets a new number, so that a
 /// late report about the old connection cannot be taken for the new one's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct QueueId(pub u64);
+pub struct QueueId {
+    /// The vif.
+    pub device: DevicePath,
+    /// The connection: counted over the daemon's life.
+    pub connection: u64,
+}
 
 /// What the control thread asks of a worker.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use crate::page::SharedPage;
 const DEVICE: &str = "/dev/xen/gntdev";
 
 /// How often, and how far apart, a mapping is tried again while the guest's page is paged out.
-/// Together 50 ms: no guest may hold the control thread for longer.
+/// Together 50 ms: no guest may hold a worker thread for longer.
 const MAP_ATTEMPTS: u32 = 50;
 const MAP_PAUSE: Duration = Duration::from_millis(1);
 

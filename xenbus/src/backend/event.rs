@@ -27,8 +27,7 @@ pub enum Event {
     QueuesFailed(String),
     /// The worker has given everything back.
     QueuesDown,
-    /// The guest broke the protocol; its rings are not served any more, but still
-    /// held.
+    /// The guest broke the protocol; its rings are not served any more.
     PeerFault(String),
     /// The `online` node changed: whether it is 1.
     OnlineChanged(bool),

@@ -287,11 +287,15 @@ fn closed(here: Phase, event: &Event, online: bool) -> Edge {
             to(Phase::Closed, &[SetState(Closed)])
         }
         (Event::Frontend(FrontClosing), Phase::Closed) => to(Phase::Closing, &[SetState(Closing)]),
-        // A frontend that did not wait for our 2. From own state 5 this would connect
-        // again what has just failed, so there it is ignored.
+        // A frontend that did not wait for our 2. In Failed this would connect again what
+        // has just failed, so there it is ignored.
         (Event::Frontend(FrontConnected), Phase::Closed) => to(
             Phase::Connecting,
             &[ClearError, Advertise, SetState(InitWait), ConnectQueues],
+        ),
+        (Event::Frontend(FrontConnected), Phase::Closing) if online => to(
+            Phase::Connecting,
+            &[SetState(Closed), ClearError, Advertise, SetState(InitWait), ConnectQueues],
         ),
         (Event::Frontend(Absent), _) => RETIRE,
         // Reported once: in Failed, a guest that goes on writing nonsense is ignored.

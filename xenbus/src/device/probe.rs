@@ -53,8 +53,8 @@ impl Probe {
     }
 }
 
-/// Reads a backend directory; `None` if there is no device (no `state` node, so it is
-/// gone or the toolstack has not finished it).
+/// Reads a backend directory; `None` if there is no device (no `state` node, or a new one
+/// without a frontend: it is gone, or the toolstack has not finished it).
 ///
 /// # Errors
 /// That of the store.
@@ -66,6 +66,11 @@ pub fn probe(store: &impl Xs, device: DevicePath) -> io::Result<Option<Probe>> {
     let online = read_online(store, device)?;
     let frontend = frontend(store, device)?;
     let handle = read_handle(store, device)?;
+    // A toolstack that does not write in one transaction is not done yet; the kernel waits too.
+    let unfinished = matches!(frontend, Err(PathError::Missing { .. }));
+    if unfinished && own_state == Ok(XenbusState::Initialising) {
+        return Ok(None);
+    }
     let script = optional(store, &device.key(Key::Script))?.is_some();
     let retired = own_state == Ok(XenbusState::Closed) && (!online || absent(store, &frontend)?);
     Ok(Some(Probe {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::client::Client;
+use crate::error::is_disconnected;
 use crate::fake::FakeXenstored;
 use crate::wire::Kind;
 
@@ -108,24 +109,27 @@ fn a_successor_is_met_only_after_the_record_is_gone() {
 }
 
 #[test]
-fn a_scan_that_fails_has_found_nothing() {
+fn a_device_that_cannot_be_read_hides_no_other() {
     let store = FakeXenstored::spawn().unwrap();
     let client = store.client(0).unwrap();
     let mut scanner = Scanner::new();
     make(&client, vif(1, 0), "1");
     make(&client, vif(2, 0), "1");
-    // A read that fails on the way, after the first device was found.
-    store
-        .with(|s| {
-            s.faults
-                .refusals
-                .push_back((Kind::Read, crate::ErrorCode::Io));
-            s.faults.skip = 6;
-        })
-        .unwrap();
-    assert!(scanner.scan(&client).is_err());
+    let unreadable = (Kind::Read, crate::ErrorCode::Io);
+    store.with(move |s| s.faults.refusals.push_back(unreadable)).unwrap();
+    assert_eq!(short(scanner.scan(&client).unwrap()), ["+backend/vif/2/0"]);
+    assert_eq!(short(scanner.scan(&client).unwrap()), ["+backend/vif/1/0"]);
+}
+
+#[test]
+fn a_scan_that_loses_the_store_has_found_nothing() {
+    let store = FakeXenstored::spawn().unwrap();
+    let client = store.client(0).unwrap();
+    let mut scanner = Scanner::new();
+    make(&client, vif(1, 0), "1");
+    drop(store);
+    assert!(is_disconnected(&scanner.scan(&client).unwrap_err()));
     assert_eq!(scanner.known().count(), 0);
-    assert_eq!(scanner.scan(&client).unwrap().len(), 2);
 }
 
 #[test]

@@ -80,7 +80,9 @@ pub fn verify(frame: &[u8], said: Checksum) -> Result<(), ChecksumMismatch> {
         Checksum::Complete | Checksum::Validated if found.protocol == UDP && value == 0 => 0,
         Checksum::Complete | Checksum::Validated => found.complete_sum(frame).unwrap_or(value),
     };
-    if value == expected {
+    // In one's complement both are zero, and Linux writes either (RFC 1624, section 3).
+    let same = value == expected || matches!((value, expected), (0, 0xffff) | (0xffff, 0));
+    if same {
         Ok(())
     } else {
         Err(ChecksumMismatch {
@@ -210,6 +212,28 @@ mod tests {
     fn a_datagram_without_checksum_is_right() {
         verify(&DATAGRAM, Checksum::Complete).unwrap();
         assert!(verify(&DATAGRAM, Checksum::Blank).is_err());
+    }
+
+    #[test]
+    fn both_zeroes_of_ones_complement_are_right() {
+        let mut frame = DATAGRAM;
+        frame[23] = TCP;
+        // A TCP header of 20 bytes does not fit into this one; make room, and a sum of zero.
+        let mut frame = [&frame[..], &[0; 20]].concat();
+        frame[17] = 51;
+        assert!(complete(&mut frame));
+        let sum = get(&frame, 50);
+        let [high, low] = sum.to_be_bytes();
+        // The old sum as data, in an even place, makes the new one zero.
+        frame[52..54].copy_from_slice(&[high, low]);
+        assert!(complete(&mut frame));
+        assert_eq!(get(&frame, 50), 0);
+        for zero in [0x0000, 0xffff] {
+            assert!(put(&mut frame, 50, zero));
+            verify(&frame, Checksum::Complete).unwrap();
+        }
+        assert!(put(&mut frame, 50, 1));
+        assert!(verify(&frame, Checksum::Complete).is_err());
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Guest {
             .spawn(move || {
                 Run {
                     netfront: frontend()?,
-                    stack: Stack::new(address.mac, address.ip, address.prefix, address.mtu),
+                    stack: Stack::new(address),
                     inbox,
                     alarm,
                 }

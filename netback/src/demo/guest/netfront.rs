@@ -19,7 +19,7 @@ use xenbus::XenbusState;
 
 use super::checksum::{self, Checksum};
 use super::options::FrontendOptions;
-use super::queue::{FrontStats, Received, RxQueue, TxFull, TxQueue};
+use super::queue::{FrontStats, Received, RxQueue, TxFull, TxMeta, TxQueue};
 use super::store::FrontendStore;
 use crate::demo::sim::{GuestPort, SimGuest};
 use link::Link;
@@ -237,27 +237,32 @@ impl Netfront {
         self.phase = Phase::Closed;
     }
 
-    /// Sends one frame whose checksum field is already as `checksum` says. [`flush`](Self::flush) publishes it.
+    /// Sends one frame whose checksum field is already as `meta` says. [`flush`](Self::flush) publishes it.
     ///
     /// # Errors
     /// [`TxFull`] when there is no room, no connection, or the frame cannot be cut as was negotiated.
-    pub fn send(&mut self, frame: &[u8], checksum: Checksum) -> Result<(), TxFull> {
+    pub fn send(&mut self, frame: &[u8], meta: impl Into<TxMeta>) -> Result<(), TxFull> {
         let link = self.link.as_mut().ok_or(TxFull)?;
-        link.tx.send(frame, checksum, link.sg, &self.options)
+        let meta = meta.into();
+        if meta.gso.is_some() && !link.gso {
+            return Err(TxFull);
+        }
+        link.tx.send(frame, meta, link.sg, &self.options)
     }
 
-    /// Sends one frame of a stack that leaves TCP and UDP checksums to its device.
+    /// Sends one frame of a stack that leaves TCP and UDP checksums to its device, and with `gso` also the cutting
+    /// into segments of so many bytes of payload.
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub fn send_offloaded(&mut self, frame: &mut [u8]) -> Result<(), TxFull> {
+    pub fn send_offloaded(&mut self, frame: &mut [u8], gso: Option<u16>) -> Result<(), TxFull> {
         let checksum = if self.options.blank_tx && checksum::blank(frame) {
             Checksum::Blank
         } else {
             checksum::complete(frame);
             Checksum::Complete
         };
-        self.send(frame, checksum)
+        self.send(frame, TxMeta { checksum, gso })
     }
 
     /// Whether the largest frame that is allowed would find room.
@@ -362,6 +367,12 @@ impl Netfront {
     /// As [`tx_queue`](Self::tx_queue), for rx.
     pub fn rx_queue(&mut self) -> Option<&mut RxQueue> {
         self.link.as_mut().map(|link| &mut link.rx)
+    }
+
+    /// How the frontend behaves.
+    #[must_use]
+    pub fn options(&self) -> &FrontendOptions {
+        &self.options
     }
 
     /// Changes how the frontend behaves from the next connection (or the next frame) on.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! How a model frontend behaves: what it negotiates, and how it cuts its packets.
 
-/// Choices of a frontend. The default is what Linux's netfront does, without segmentation offload.
+/// Choices of a frontend. The default is what Linux's netfront does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontendOptions {
     /// Two event channels, one for each ring, where the backend offers that; otherwise one for both.
@@ -10,6 +10,9 @@ pub struct FrontendOptions {
     pub sg: bool,
     /// IPv4 checksums may come blank; if not, `feature-no-csum-offload` is written.
     pub csum_offload: bool,
+    /// TCP segmentation offload over IPv4: `feature-gso-tcpv4` for what comes, and large frames sent where the
+    /// backend takes them. Needs `sg` and `csum_offload`.
+    pub gso: bool,
     /// `feature-ipv6-csum-offload`: IPv6 checksums may come blank.
     pub ipv6_csum_offload: bool,
     /// `feature-rx-notify`: the guest signals when it posts buffers.
@@ -38,6 +41,7 @@ impl Default for FrontendOptions {
             split_event_channels: true,
             sg: true,
             csum_offload: true,
+            gso: true,
             ipv6_csum_offload: true,
             rx_notify: true,
             rx_copy: true,
@@ -53,6 +57,16 @@ impl Default for FrontendOptions {
 }
 
 impl FrontendOptions {
+    /// Largest frame that is left to the backend to segment, if any: what 17 slots hold, one less than every backend
+    /// takes, and 64 KiB at most.
+    #[must_use]
+    pub fn largest_gso(&self) -> Option<usize> {
+        let slot =
+            usize::from(self.tx_slot_bytes).min(4096_usize.saturating_sub(self.tx_offset.into()));
+        let most = (17 * slot).min(65_535);
+        (self.gso && self.sg && self.blank_tx && most > 4096).then_some(most)
+    }
+
     /// A frontend that knows nothing beyond the bare protocol: one slot per frame, whole checksums, one channel.
     #[must_use]
     pub fn plain() -> Self {
@@ -60,6 +74,7 @@ impl FrontendOptions {
             split_event_channels: false,
             sg: false,
             csum_offload: false,
+            gso: false,
             ipv6_csum_offload: false,
             blank_tx: false,
             ..Self::default()

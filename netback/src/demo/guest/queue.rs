@@ -14,7 +14,7 @@ use xen_ring::front::{FrontKind, FrontTx};
 use crate::demo::sim::{Grant, GuestPage, SimGuest};
 
 pub use rx::{Received, RxQueue};
-pub use tx::{TxFull, TxQueue};
+pub use tx::{TxFull, TxMeta, TxQueue};
 
 /// Slots of either ring, and ids of either kind.
 const SLOTS: usize = FrontTx::COUNT as usize;
@@ -40,6 +40,8 @@ pub struct FrontStats {
     pub rx_blank: u64,
     /// Of them, those with a checked checksum.
     pub rx_validated: u64,
+    /// Of them, those that are to be read as many segments.
+    pub rx_gso: u64,
     /// Most slots of one received frame.
     pub rx_slots_max: u32,
     /// Frames whose slots carried an error status.

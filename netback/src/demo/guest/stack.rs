@@ -4,14 +4,15 @@
 //! smoltcp answers ARP and pings by itself. Checksums of TCP and UDP are left to the frontend here: it blanks or
 //! completes them as was negotiated when it sends, and has checked them before a frame arrives here.
 
-use std::net::Ipv4Addr;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use smoltcp::iface::{Config, Interface, SocketSet};
-use smoltcp::phy::{self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium};
+use smoltcp::phy::{self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium, PacketMeta};
 use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 
+use super::GuestAddress;
 use super::netfront::Netfront;
 use super::services::Services;
 
@@ -24,31 +25,35 @@ pub struct Stack {
     sockets: SocketSet<'static>,
     services: Services,
     started: Instant,
+    address: GuestAddress,
+    shape: Shape,
+}
+
+/// How large frames may be, Ethernet header included where they are not cut.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
     mtu: usize,
+    /// Largest TCP frame that is left to the backend to cut.
+    gso: Option<usize>,
 }
 
 impl Stack {
     /// A stack with one address, not connected to anything yet.
     #[must_use]
-    pub fn new(mac: [u8; 6], address: Ipv4Addr, prefix: u8, mtu: usize) -> Self {
-        let hardware = HardwareAddress::Ethernet(EthernetAddress(mac));
-        let mut config = Config::new(hardware);
-        // Sequence numbers and ports differ from run to run.
-        config.random_seed = u64::from(std::process::id());
-        let mut interface = Interface::new(config, &mut NoDevice { mtu }, StackInstant::ZERO);
-        interface.update_ip_addrs(|addresses| {
-            addresses.clear();
-            // Room for one: the list was just emptied.
-            let _fits = addresses.push(IpCidr::new(address.into(), prefix));
-        });
+    pub fn new(address: GuestAddress) -> Self {
+        let shape = Shape {
+            mtu: address.mtu,
+            gso: None,
+        };
         let mut sockets = SocketSet::new(Vec::new());
         let services = Services::new(&mut sockets);
         Self {
-            interface,
+            interface: interface(address, shape),
             sockets,
             services,
             started: Instant::now(),
-            mtu,
+            address,
+            shape,
         }
     }
 
@@ -56,11 +61,17 @@ impl Stack {
     ///
     /// Returns how long the stack can wait for the next frame, or `None` for as long as it takes.
     pub fn poll(&mut self, netfront: &mut Netfront) -> Option<Duration> {
+        let gso = netfront.options().largest_gso();
+        if gso != self.shape.gso {
+            // smoltcp asks for a device's capabilities once in the life of an interface.
+            self.shape.gso = gso;
+            self.interface = interface(self.address, self.shape);
+        }
         loop {
             let now = self.now();
             let mut device = Device {
                 netfront,
-                mtu: self.mtu,
+                shape: self.shape,
             };
             self.interface.poll(now, &mut device, &mut self.sockets);
             if !self.services.step(&mut self.sockets) {
@@ -83,18 +94,32 @@ impl Stack {
 impl std::fmt::Debug for Stack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stack")
-            .field("mtu", &self.mtu)
+            .field("shape", &self.shape)
             .finish_non_exhaustive()
     }
 }
 
-fn capabilities(mtu: usize) -> DeviceCapabilities {
+fn interface(address: GuestAddress, shape: Shape) -> Interface {
+    let hardware = HardwareAddress::Ethernet(EthernetAddress(address.mac));
+    let mut config = Config::new(hardware);
+    // Sequence numbers and ports differ from run to run.
+    config.random_seed = u64::from(std::process::id());
+    let mut interface = Interface::new(config, &mut NoDevice(shape), StackInstant::ZERO);
+    interface.update_ip_addrs(|addresses| {
+        // Room for one: a new interface has none.
+        let _fits = addresses.push(IpCidr::new(address.ip.into(), address.prefix));
+    });
+    interface
+}
+
+fn capabilities(shape: Shape) -> DeviceCapabilities {
     let mut checksum = ChecksumCapabilities::default();
     checksum.tcp = Checksum::None;
     checksum.udp = Checksum::None;
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ethernet;
-    capabilities.max_transmission_unit = mtu + ETHERNET;
+    capabilities.max_transmission_unit = shape.mtu + ETHERNET;
+    capabilities.segmentation.tcpv4 = shape.gso.and_then(NonZeroUsize::new);
     capabilities.checksum = checksum;
     capabilities
 }
@@ -102,7 +127,7 @@ fn capabilities(mtu: usize) -> DeviceCapabilities {
 /// The frontend as smoltcp wants to see it.
 struct Device<'n> {
     netfront: &'n mut Netfront,
-    mtu: usize,
+    shape: Shape,
 }
 
 impl phy::Device for Device<'_> {
@@ -121,15 +146,17 @@ impl phy::Device for Device<'_> {
             return None;
         }
         let frame = self.netfront.receive()?;
-        Some((RxToken(frame.bytes), TxToken(self.netfront)))
+        Some((RxToken(frame.bytes), TxToken::new(self.netfront)))
     }
 
     fn transmit(&mut self, _now: StackInstant) -> Option<TxToken<'_>> {
-        self.netfront.can_send().then_some(TxToken(self.netfront))
+        self.netfront
+            .can_send()
+            .then_some(TxToken::new(self.netfront))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        capabilities(self.mtu)
+        capabilities(self.shape)
     }
 }
 
@@ -143,22 +170,36 @@ impl phy::RxToken for RxToken {
 }
 
 /// Room for one frame to send.
-pub(super) struct TxToken<'a>(&'a mut Netfront);
+pub(super) struct TxToken<'a> {
+    netfront: &'a mut Netfront,
+    gso: Option<u16>,
+}
+
+impl<'a> TxToken<'a> {
+    fn new(netfront: &'a mut Netfront) -> Self {
+        Self {
+            netfront,
+            gso: None,
+        }
+    }
+}
 
 impl phy::TxToken for TxToken<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut frame = vec![0; len];
         let result = f(&mut frame);
         // There is room: that was asked before the token was made. Otherwise the frame is lost, as on a wire.
-        let _lost = self.0.send_offloaded(&mut frame);
+        let _lost = self.netfront.send_offloaded(&mut frame, self.gso);
         result
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.gso = meta.segmentation_offload_size.map(NonZeroU16::get);
     }
 }
 
 /// Stands in while the interface is made: smoltcp asks for the capabilities only.
-struct NoDevice {
-    mtu: usize,
-}
+struct NoDevice(Shape);
 
 /// A token that is never made.
 pub(super) enum Never {}
@@ -188,6 +229,6 @@ impl phy::Device for NoDevice {
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
-        capabilities(self.mtu)
+        capabilities(self.0)
     }
 }

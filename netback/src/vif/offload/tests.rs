@@ -143,15 +143,34 @@ fn a_blank_checksum_that_netif_cannot_describe_is_computed() {
 }
 
 #[test]
-fn what_the_tap_was_not_told_to_deliver_is_refused() {
+fn behind_a_vlan_tag_the_checksum_is_computed() {
+    let mut frame = tcp4();
+    frame.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
+    let before = frame.clone();
+    let described = describe_for_guest(blank(38, 16), &mut frame, ALL);
+    assert_eq!(described, Ok(ForGuest { flags: RxFlags::DATA_VALIDATED, gso: None }));
+    assert_ne!(frame, before);
+    let described = describe_for_guest(segmented(blank(38, 16), TCP_V4, 58), &mut frame, ALL);
+    assert_eq!(described, Err(DropReason::UnwantedSegments));
+}
+
+#[test]
+fn segments_are_passed_on_only_as_agreed() {
+    let no_gso = Offloads { gso_v4: false, gso_v6: false, ..ALL };
     for (mut frame, header, offloads) in [
-        // A place outside the frame.
-        (tcp4(), blank(54, 0), ALL),
-        // Segments without a blank checksum, and for a guest that cannot take them.
+        // Not asked for; the wrong protocol; without a blank checksum; for one that takes none.
+        (tcp4(), segmented(blank(34, 16), TCP_V4, 54), no_gso),
+        (tcp4(), segmented(blank(34, 16), TCP_V6, 54), ALL),
         (tcp4(), segmented(VnetHdr::default(), TCP_V4, 54), ALL),
         (tcp6(), segmented(blank(54, 16), TCP_V6, 74), ONLY_V4),
     ] {
         let described = describe_for_guest(header, &mut frame, offloads);
-        assert_eq!(described, Err(DropReason::BadFromTap));
+        assert_eq!(described, Err(DropReason::UnwantedSegments));
     }
+}
+
+#[test]
+fn a_place_outside_the_frame_is_refused() {
+    let described = describe_for_guest(blank(54, 0), &mut tcp4(), ALL);
+    assert_eq!(described, Err(DropReason::BadFromTap));
 }

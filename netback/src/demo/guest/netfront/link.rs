@@ -15,6 +15,8 @@ pub(super) struct Link {
     pub(super) ports: Ports,
     /// The backend takes frames of more than one slot.
     pub(super) sg: bool,
+    /// The backend segments TCP over IPv4.
+    pub(super) gso: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl Link {
             rx: RxQueue::new(guest, options)?,
             ports,
             sg: store.backend_offers("feature-sg")?,
+            gso: store.backend_offers("feature-gso-tcpv4")?,
         })
     }
 
@@ -68,6 +71,7 @@ impl Link {
             ("request-rx-copy", flag(options.rx_copy)),
             ("feature-rx-notify", flag(options.rx_notify)),
             ("feature-sg", flag(options.sg)),
+            ("feature-gso-tcpv4", flag(options.gso)),
             ("feature-no-csum-offload", flag(!options.csum_offload)),
             ("feature-ipv6-csum-offload", flag(options.ipv6_csum_offload)),
         ]

@@ -19,6 +19,7 @@ const MORE_DATA: u16 = 4;
 const EXTRA_INFO: u16 = 8;
 /// An extra info with this flag is followed by another.
 const EXTRA_MORE: u8 = 1;
+const EXTRA_GSO: u8 = 1;
 
 /// One received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Received {
     pub bytes: Vec<u8>,
     /// What its flags said.
     pub checksum: Checksum,
+    /// TCP payload of each segment that it stands for, if it stands for many.
+    pub gso: Option<u16>,
     /// Data slots it took.
     pub slots: u32,
 }
@@ -124,6 +127,7 @@ impl RxQueue {
             stats.rx_frames += 1;
             stats.rx_bytes += frame.bytes.len() as u64;
             stats.rx_slots_max = stats.rx_slots_max.max(frame.slots);
+            stats.rx_gso += u64::from(frame.gso.is_some());
             match frame.checksum {
                 Checksum::Blank => stats.rx_blank += 1,
                 Checksum::Validated => stats.rx_validated += 1,
@@ -147,7 +151,7 @@ impl RxQueue {
             (false, true) => Checksum::Validated,
             (false, false) => Checksum::Complete,
         };
-        let mut broken = None;
+        let (mut broken, mut gso) = (None, None);
         if response.flags & EXTRA_INFO != 0 {
             loop {
                 let (_, extra) = self
@@ -161,6 +165,9 @@ impl RxQueue {
                         extra.kind
                     )));
                 }
+                if let (EXTRA_GSO, [low, high, ..]) = (extra.kind, extra.body) {
+                    gso = Some(u16::from_le_bytes([low, high]));
+                }
                 if extra.flags & EXTRA_MORE == 0 {
                     break;
                 }
@@ -169,6 +176,7 @@ impl RxQueue {
         let mut frame = Received {
             bytes: Vec::with_capacity(2048),
             checksum,
+            gso,
             slots: 0,
         };
         loop {
@@ -191,6 +199,11 @@ impl RxQueue {
                 "rx frame of {} slots",
                 frame.slots
             )));
+        }
+        if frame.gso.is_some() && frame.checksum != Checksum::Blank {
+            broken = Some(RxBroken::Protocol(
+                "rx frame to be segmented whose checksum is not blank".to_owned(),
+            ));
         }
         broken.map_or(Ok(Some(frame)), Err)
     }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Sending: frames are cut into slots, each with a page of its own, and their ids come back with the answers.
 
-use xen_ring::front::{FrontFault, FrontKind, FrontRing, FrontTx, FrontTxRequest, FrontTxSlot};
+use xen_ring::front::{
+    FrontExtra, FrontFault, FrontKind, FrontRing, FrontTx, FrontTxRequest, FrontTxSlot,
+};
 use xen_ring::{GrantRef, PAGE_SIZE, SysError};
 
 use super::{Buffer, FrontStats, SLOTS, buffers, ring_page};
@@ -16,6 +18,28 @@ const FRAME_SLOTS: u32 = 20;
 const CSUM_BLANK: u16 = 1;
 const DATA_VALIDATED: u16 = 2;
 const MORE_DATA: u16 = 4;
+const EXTRA_INFO: u16 = 8;
+// netif.h: the GSO extra and its type for TCP over IPv4.
+const EXTRA_GSO: u8 = 1;
+const GSO_TCPV4: u8 = 1;
+
+/// What goes with a frame that is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TxMeta {
+    /// What its checksum field holds.
+    pub checksum: Checksum,
+    /// TCP payload of each segment that the backend is to make of it (over IPv4), if it is to.
+    pub gso: Option<u16>,
+}
+
+impl From<Checksum> for TxMeta {
+    fn from(checksum: Checksum) -> Self {
+        Self {
+            checksum,
+            gso: None,
+        }
+    }
+}
 
 /// The frame finds no room in the ring, or there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +109,12 @@ impl TxQueue {
             && let Some(flag) = self.in_flight.get_mut(usize::from(request.id))
         {
             *flag = true;
-            self.free.retain(|id| *id != request.id);
+            // Nearly always the id that was just looked at.
+            if self.free.last() == Some(&request.id) {
+                self.free.pop();
+            } else {
+                self.free.retain(|id| *id != request.id);
+            }
         }
         Ok(index)
     }
@@ -94,7 +123,7 @@ impl TxQueue {
     pub(in crate::demo::guest) fn send(
         &mut self,
         frame: &[u8],
-        checksum: Checksum,
+        meta: impl Into<TxMeta>,
         sg: bool,
         options: &FrontendOptions,
     ) -> Result<(), TxFull> {
@@ -105,14 +134,17 @@ impl TxQueue {
         let free = usize::try_from(self.ring.free())
             .unwrap_or(0)
             .min(self.free.len());
-        if slots == 0 || slots > free || (slots > 1 && !sg) {
+        let TxMeta { checksum, gso } = meta.into();
+        if slots == 0 || slots + usize::from(gso.is_some()) > free || (slots > 1 && !sg) {
             return Err(TxFull);
         }
-        let checksum_flags = match checksum {
-            Checksum::Complete => 0,
-            Checksum::Validated => DATA_VALIDATED,
-            Checksum::Blank => CSUM_BLANK | DATA_VALIDATED,
-        };
+        let extra_flag = if gso.is_some() { EXTRA_INFO } else { 0 };
+        let first_flags = extra_flag
+            | match checksum {
+                Checksum::Complete => 0,
+                Checksum::Validated => DATA_VALIDATED,
+                Checksum::Blank => CSUM_BLANK | DATA_VALIDATED,
+            };
         for (n, bytes) in frame.chunks(piece).enumerate() {
             let id = self.free.last().copied().ok_or(TxFull)?;
             let buffer = self.buffers.get(usize::from(id)).ok_or(TxFull)?;
@@ -125,11 +157,20 @@ impl TxQueue {
             self.push(FrontTxSlot::Request(FrontTxRequest {
                 gref: buffer.grant.gref().raw(),
                 offset: options.tx_offset,
-                flags: more | if n == 0 { checksum_flags } else { 0 },
+                flags: more | if n == 0 { first_flags } else { 0 },
                 id,
                 size: if n == 0 { total } else { own },
             }))
             .map_err(|_| TxFull)?;
+            if let (0, Some(size)) = (n, gso) {
+                let [low, high] = size.to_le_bytes();
+                let extra = FrontExtra {
+                    kind: EXTRA_GSO,
+                    flags: 0,
+                    body: [low, high, GSO_TCPV4, 0, 0, 0],
+                };
+                self.push(FrontTxSlot::Extra(extra)).map_err(|_| TxFull)?;
+            }
         }
         Ok(())
     }

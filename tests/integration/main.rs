@@ -1,2 +1,28 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Integration tests.
+//! The daemon, whole, against simulated guests: one world per test, real taps.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+/// From attach to detach: channels, slots, checksums, several guests, nothing left behind.
+mod connect;
+/// Guests that wear the backend out: what they cost is bounded.
+mod endurance;
+/// An honest guest among liars.
+mod hood;
+/// Guests that lie: only their own vif ends.
+mod hostile;
+/// hotplug-status, and scripts that the daemon runs.
+mod hotplug;
+/// Toolstacks that write what cannot be served.
+mod malformed;
+/// Drivers that go and come back.
+mod reconnect;
+/// Daemons and stores that go and come back.
+mod restart;
+/// What `netback status` tells.
+mod status;

@@ -263,10 +263,26 @@ pub fn tcp_from_guest(guest: Ipv4Addr, bound: Bound) -> Result<Transfer, ProbeEr
         }
         received += len as u64;
     }
+    let took = started.elapsed();
+    end_source(&mut stream, &mut chunk)?;
     Ok(Transfer {
         bytes: received,
-        took: started.elapsed(),
+        took,
     })
+}
+
+/// Asks the guest's source to end, and takes what it had sent by then. Closing with bytes unread would reset the
+/// connection, and a reset that is lost leaves the guest with a connection to nobody.
+fn end_source(stream: &mut TcpStream, chunk: &mut [u8]) -> Result<(), ProbeError> {
+    stream
+        .shutdown(Shutdown::Write)
+        .map_err(io("ending the stream from the guest"))?;
+    while stream
+        .read(chunk)
+        .map_err(io("waiting for the end of the stream from the guest"))?
+        > 0
+    {}
+    Ok(())
 }
 
 /// Sends one datagram of `len` bytes to the guest's UDP echo and compares what comes back; tries `tries` times.

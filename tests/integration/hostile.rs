@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Guests that lie. Whatever one of them does ends its own vif at most, with a reason; it can come back when it
+//! behaves; and the neighbour on the same worker does not notice.
+
+use netback::demo::guest::checksum::Checksum;
+use netback::demo::guest::options::FrontendOptions;
+use netback::demo::guest::queue::TxQueue;
+use netback::demo::toolstack::VifSpec;
+use netback_tests::World;
+use netback_tests::world::{PATIENCE, until};
+use xen_ring::front::{FrontExtra, FrontTxRequest, FrontTxSlot};
+
+use crate::hood::{force_away, linux, neighbourhood};
+
+const MORE_DATA: u16 = 4;
+const EXTRA_INFO: u16 = 8;
+
+/// `lie` is told in the tx ring of a connected vif; the backend must answer as `text` says. The vif then comes back
+/// with an honest driver.
+fn fatal(text: &str, lie: impl FnOnce(&mut TxQueue)) {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, linux());
+    lie(netfront.tx_queue().unwrap());
+    netfront.kick();
+    hood.assert_closed(&vif, text);
+    hood.assert_unharmed();
+
+    netfront.close(PATIENCE).unwrap();
+    netfront.open(PATIENCE).unwrap();
+    until("the error is forgiven", || hood.world.error(&vif).is_none());
+    netfront.send(&[0xff; 60], Checksum::Complete).unwrap();
+    netfront.flush();
+    until("the honest frame is taken", || {
+        netfront.flush();
+        netfront.stats().tx_okay >= 1
+    });
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
+/// A good request for `size` bytes in the page of `id`.
+fn request(queue: &TxQueue, id: u16, size: u16) -> FrontTxRequest {
+    let gref = queue.page_ref(id).unwrap().raw();
+    FrontTxRequest {
+        gref,
+        offset: 0,
+        flags: 0,
+        id,
+        size,
+    }
+}
+
+/// Publishes whole slots as they are.
+fn publish(queue: &mut TxQueue, slots: impl IntoIterator<Item = FrontTxSlot>) {
+    for slot in slots {
+        queue.push(slot).unwrap();
+    }
+    let _kicked_anyway = queue.ring().publish();
+}
+
+/// Publishes a request of 60 bytes with these extras behind it.
+fn publish_extras(queue: &mut TxQueue, extras: &[FrontExtra], flags: u16) {
+    let first = FrontTxRequest {
+        flags: EXTRA_INFO | flags,
+        ..request(queue, 0, 60)
+    };
+    let extras = extras.iter().map(|extra| FrontTxSlot::Extra(*extra));
+    publish(
+        queue,
+        std::iter::once(FrontTxSlot::Request(first)).chain(extras),
+    );
+}
+
+const fn extra(kind: u8, flags: u8) -> FrontExtra {
+    FrontExtra {
+        kind,
+        flags,
+        body: [1, 0, 1, 0, 0, 0],
+    }
+}
+
+#[test]
+fn more_requests_than_slots() {
+    fatal("req_prod", |queue| {
+        let next = queue.ring().next_index();
+        queue.ring().lie_req_prod(next.wrapping_add(300));
+    });
+}
+
+#[test]
+fn requests_taken_back() {
+    fatal("req_prod", |queue| {
+        let next = queue.ring().next_index();
+        queue.ring().lie_req_prod(next.wrapping_sub(1));
+    });
+}
+
+#[test]
+fn a_packet_without_its_end() {
+    fatal("incomplete packet", |queue| {
+        let first = FrontTxRequest {
+            flags: MORE_DATA,
+            ..request(queue, 0, 60)
+        };
+        publish(queue, [FrontTxSlot::Request(first)]);
+    });
+}
+
+#[test]
+fn an_extra_without_its_slot() {
+    fatal("incomplete packet", |queue| publish_extras(queue, &[], 0));
+}
+
+#[test]
+fn a_packet_of_far_too_many_slots() {
+    fatal("slots after the first", |queue| {
+        let slots: Vec<_> = (0..30)
+            .map(|id| {
+                let flags = if id < 29 { MORE_DATA } else { 0 };
+                FrontTxSlot::Request(FrontTxRequest {
+                    flags,
+                    ..request(queue, id, 30)
+                })
+            })
+            .collect();
+        publish(queue, slots);
+    });
+}
+
+#[test]
+fn extras_of_no_known_type() {
+    for kind in [0, 6, 255] {
+        fatal("unknown type", |queue| {
+            publish_extras(queue, &[extra(kind, 0)], 0)
+        });
+    }
+}
+
+#[test]
+fn two_extras_of_one_type() {
+    fatal("two extra infos", |queue| {
+        publish_extras(queue, &[extra(1, 1), extra(1, 0)], 0)
+    });
+}
+
+#[test]
+fn a_gso_extra_of_segment_size_zero() {
+    let zero = FrontExtra {
+        body: [0, 0, 1, 0, 0, 0],
+        ..extra(1, 0)
+    };
+    fatal("segment size 0", |queue| publish_extras(queue, &[zero], 0));
+}
+
+#[test]
+fn a_gso_extra_of_no_known_protocol() {
+    let unknown = FrontExtra {
+        body: [100, 0, 9, 0, 0, 0],
+        ..extra(1, 0)
+    };
+    fatal("GSO", |queue| publish_extras(queue, &[unknown], 0));
+}
+
+#[test]
+fn slots_that_leave_their_page() {
+    for (offset, size) in [(4_000, 97), (4_096, 14), (65_535, 14), (1, 4_096)] {
+        fatal("crosses its page", |queue| {
+            let slot = FrontTxRequest {
+                offset,
+                ..request(queue, 0, size)
+            };
+            publish(queue, [FrontTxSlot::Request(slot)]);
+        });
+    }
+}
+
+#[test]
+fn a_multicast_request_with_data() {
+    fatal("multicast", |queue| {
+        publish_extras(queue, &[extra(2, 0)], MORE_DATA)
+    });
+}
+
+#[test]
+fn a_multicast_request_that_contradicts_itself() {
+    fatal("multicast", |queue| {
+        publish_extras(queue, &[extra(2, 1), extra(3, 0)], 0)
+    });
+}
+
+/// Indices that are out of bounds before the backend has ever looked at them.
+#[test]
+fn a_ring_that_is_broken_from_the_beginning() {
+    let mut hood = neighbourhood();
+    let vif = hood.world.create(1);
+    hood.world.wait_init(&vif);
+    hood.world.run_script(&vif);
+    hood.world.machine.stop_daemon().unwrap();
+    let mut netfront = hood.world.frontend(&vif, linux());
+    netfront.publish().unwrap();
+    netfront.rx_queue().unwrap().ring().lie_req_prod(4_711);
+    hood.world.machine.start_daemon().unwrap();
+    hood.assert_closed(&vif, "4711");
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
+#[test]
+fn an_rx_ring_that_overflows() {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, linux());
+    let ring = netfront.rx_queue().unwrap().ring();
+    let next = ring.next_index();
+    ring.lie_req_prod(next.wrapping_add(1_000));
+    netfront.kick();
+    hood.assert_closed(&vif, "req_prod");
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
+/// Harmless nonsense: answered with an error, slot by slot, and the vif goes on.
+#[test]
+fn what_is_only_dropped() {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, linux());
+    let queue = netfront.tx_queue().unwrap();
+    // Shorter than an Ethernet header.
+    let short = request(queue, 0, 13);
+    // A second slot that is longer than the whole.
+    let first = FrontTxRequest {
+        flags: MORE_DATA,
+        ..request(queue, 1, 100)
+    };
+    let second = request(queue, 2, 200);
+    // References that were never granted, or not for this.
+    let no_gref = FrontTxRequest {
+        gref: u32::MAX,
+        ..request(queue, 3, 60)
+    };
+    let reserved = FrontTxRequest {
+        gref: 0,
+        ..request(queue, 4, 60)
+    };
+    publish(
+        queue,
+        [short, first, second, no_gref, reserved].map(FrontTxSlot::Request),
+    );
+    netfront.kick();
+    until("all five slots are answered", || {
+        netfront.flush();
+        let stats = netfront.stats();
+        stats.tx_error + stats.tx_dropped + stats.tx_okay == 5
+    });
+    assert_eq!(
+        netfront.stats().violations.count,
+        0,
+        "{:?}",
+        netfront.stats()
+    );
+    assert_eq!(netfront.stats().tx_okay, 0);
+    let drops = world_drops(&hood.world, &vif);
+    assert_eq!(drops, 4, "four packets");
+    assert_eq!(hood.world.error(&vif), None);
+
+    netfront.send(&[0xff; 60], Checksum::Complete).unwrap();
+    netfront.flush();
+    until("a good frame goes through", || {
+        netfront.flush();
+        netfront.stats().tx_okay == 1
+    });
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
+fn world_drops(world: &World, vif: &VifSpec) -> u64 {
+    world.vif_status(vif).unwrap().tx.dropped()
+}
+
+/// Numbers of the liar's own choosing do not reach the neighbour's pages or ports.
+#[test]
+fn numbers_of_another_guest() {
+    let hood = neighbourhood();
+    let vif = hood.world.create(1);
+    hood.world.wait_init(&vif);
+    hood.world.run_script(&vif);
+    // The neighbour's rings and ports have these very numbers; in domain 1 they are something else, or nothing.
+    let overrides = [
+        ("tx-ring-ref", "8"),
+        ("rx-ring-ref", "264"),
+        ("event-channel-tx", "1"),
+        ("event-channel-rx", "2"),
+    ];
+    let overrides = overrides
+        .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
+        .to_vec();
+    let mut netfront = hood.world.frontend(
+        &vif,
+        FrontendOptions {
+            overrides,
+            ..linux()
+        },
+    );
+    netfront.publish().unwrap();
+    until("it is refused or connected to its own pages", || {
+        hood.world.error(&vif).is_some() || hood.world.backend_state(&vif).as_deref() == Some("4")
+    });
+    for _ in 0..100 {
+        netfront.kick();
+    }
+    hood.assert_unharmed();
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! `hotplug-status`, and scripts that the daemon runs itself.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use netback::config::{Config, Runner};
+use netback::demo::guest::netfront::Phase;
+use netback::demo::guest::options::FrontendOptions;
+use netback::demo::toolstack::VifSpec;
+use netback_tests::World;
+use netback_tests::world::{PATIENCE, host_ip, until};
+use xenbus::Xs;
+
+fn linux() -> FrontendOptions {
+    FrontendOptions::default()
+}
+
+#[test]
+fn connected_is_withheld_until_the_script_says_so() {
+    let world = World::new();
+    let vif = world.create(1);
+    world.wait_init(&vif);
+    let guest = world.boot(vif.clone(), 1500, linux());
+    until("only the script is waited for", || {
+        world
+            .vif_status(&vif)
+            .is_some_and(|status| status.state == "await-hotplug")
+    });
+    let status = world.vif_status(&vif).unwrap();
+    assert!(status.reason.unwrap().contains("hotplug"));
+    assert_eq!(
+        status.script.as_deref(),
+        Some("/etc/xen/scripts/vif-bridge")
+    );
+    assert_eq!(world.backend_state(&vif).as_deref(), Some("2"));
+
+    // Only the exact word counts.
+    for other in ["Connected", "connected ", "ok", ""] {
+        world.toolstack().set_hotplug_status(&vif, other).unwrap();
+        world.toolstack().read("/local/domain/0/domid").unwrap();
+        assert_ne!(world.backend_state(&vif).as_deref(), Some("4"), "{other:?}");
+    }
+    assert_eq!(guest.phase(), Phase::Connecting);
+    world.run_script(&vif);
+    guest.wait_connected();
+    guest.exercise();
+    world.detach(&vif);
+    guest.stop().unwrap();
+    world.finish_empty();
+}
+
+#[test]
+fn a_script_that_fails_is_reported_and_may_be_run_again() {
+    let world = World::new();
+    let neighbour = world.guest(2, linux());
+    let vif = world.create(1);
+    world.wait_init(&vif);
+    let node = |key: &str| format!("{}/{key}", vif.backend_dir());
+    world
+        .toolstack()
+        .store()
+        .write(
+            &node("hotplug-error"),
+            "could not find bridge device xenbr7",
+        )
+        .unwrap();
+    world.toolstack().set_hotplug_status(&vif, "error").unwrap();
+    let guest = world.boot(vif.clone(), 1500, linux());
+    until("the error is reported", || world.error(&vif).is_some());
+    assert!(
+        world.error(&vif).unwrap().contains("xenbr7"),
+        "{:?}",
+        world.error(&vif)
+    );
+    assert!(
+        world
+            .vif_status(&vif)
+            .unwrap()
+            .reason
+            .unwrap()
+            .contains("xenbr7")
+    );
+    assert_eq!(
+        world
+            .toolstack()
+            .read(&node("hotplug-error"))
+            .unwrap()
+            .as_deref(),
+        Some("could not find bridge device xenbr7"),
+        "the script's own words stay"
+    );
+    neighbour.exercise();
+    world.run_script(&vif);
+    guest.wait_connected();
+    until("the error is cleared", || world.error(&vif).is_none());
+    guest.exercise();
+}
+
+/// A script in the machine's directory, which notes how it was called in `<script>.log`.
+struct Script {
+    path: PathBuf,
+}
+
+impl Script {
+    fn new(dir: &Path, name: &str, body: &str) -> Self {
+        let path = dir.join(name);
+        // The log is written by moving: whoever sees a line sees all of it.
+        let text = format!(
+            "#!/bin/sh\n{{ echo \"args $*\"; env | sort; grep -o 'vif[0-9.]*' /proc/self/net/dev; echo end; }} >> \"$0.log\"\n{body}\n"
+        );
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { path }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path.with_added_extension("log")).unwrap_or_default()
+    }
+
+    fn runs(&self, command: &str) -> usize {
+        self.log().matches(&format!("args {command} ")).count()
+    }
+
+    fn wait_ended(&self, runs: usize) {
+        until("the script has run", || {
+            self.log().matches("\nend\n").count() == runs
+        });
+    }
+}
+
+fn daemon_runs_scripts(config: &mut Config) {
+    config.hotplug.runner = Runner::Daemon;
+}
+
+fn with_script(world: &World, dom: u16, path: &Path) -> VifSpec {
+    let path = path.to_str().unwrap().to_owned();
+    world.create_as(dom, |vif| vif.script = Some(path))
+}
+
+#[test]
+fn the_daemon_runs_the_script_once_in_and_once_out() {
+    let world = World::with(daemon_runs_scripts);
+    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
+    let vif = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    let log = script.log();
+    for line in [
+        "args online type_if=vif",
+        "XENBUS_TYPE=vif",
+        "XENBUS_PATH=backend/vif/1/0",
+        "XENBUS_BASE_PATH=backend",
+        "vif=vif1.0",
+        "netdev=",
+        &format!("script={}", script.path.display()),
+        // The script sees the tap: it exists before, and in the same namespace.
+        "vif1.0",
+    ] {
+        assert!(
+            log.lines().any(|found| found == line),
+            "{line:?} is not in:\n{log}"
+        );
+    }
+    // This script has no xenstore-write, so its part is done here.
+    world.wait_init(&vif);
+    world.run_script(&vif);
+    let guest = world.boot(vif.clone(), 1500, linux());
+    guest.wait_connected();
+    guest.exercise();
+    guest
+        .with(|netfront| {
+            netfront.close(PATIENCE)?;
+            netfront.open(PATIENCE)
+        })
+        .unwrap();
+    assert_eq!(
+        (script.runs("online"), script.runs("offline")),
+        (1, 0),
+        "a reload runs no script"
+    );
+    world.detach(&vif);
+    guest.stop().unwrap();
+    script.wait_ended(2);
+    assert_eq!((script.runs("online"), script.runs("offline")), (1, 1));
+    world.finish_empty();
+}
+
+#[test]
+fn the_toolstacks_scripts_are_left_to_it() {
+    let world = World::new();
+    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
+    let vif = with_script(&world, 1, &script.path);
+    world.wait_init(&vif);
+    world.run_script(&vif);
+    let guest = world.boot(vif, 1500, linux());
+    guest.wait_connected();
+    world.detach(&guest.vif);
+    guest.stop().unwrap();
+    assert_eq!(script.log(), "");
+    world.finish_empty();
+}
+
+#[test]
+fn a_script_that_exits_with_an_error() {
+    let world = World::with(daemon_runs_scripts);
+    let script = Script::new(
+        world.machine.dir(),
+        "vif-bad",
+        "echo no such bridge >&2; exit 3",
+    );
+    let vif = with_script(&world, 1, &script.path);
+    until("the failure is reported", || world.error(&vif).is_some());
+    let error = world.error(&vif).unwrap();
+    assert!(
+        error.contains("vif-bad") && error.contains("exit status 3"),
+        "{error:?}"
+    );
+    world.detach(&vif);
+    world.finish_empty();
+}
+
+#[test]
+fn a_script_that_never_ends_is_killed_with_its_children() {
+    let world = World::with(|config| {
+        daemon_runs_scripts(config);
+        config.hotplug.timeout = Duration::from_secs(1);
+    });
+    let script = Script::new(
+        world.machine.dir(),
+        "vif-hung",
+        "[ \"$1\" = offline ] && exit 0\nsleep 1000 & echo $! > \"$0.child\"; wait",
+    );
+    let vif = with_script(&world, 1, &script.path);
+    until("the timeout is reported", || world.error(&vif).is_some());
+    assert!(
+        world.error(&vif).unwrap().contains("too long"),
+        "{:?}",
+        world.error(&vif)
+    );
+    let child = fs::read_to_string(script.path.with_added_extension("child")).unwrap();
+    let proc = format!("/proc/{}/stat", child.trim());
+    // Killed; whoever inherits it may not have reaped it yet.
+    until("its child is gone", || {
+        fs::read_to_string(&proc).map_or(true, |stat| {
+            stat.rsplit(')').next().is_some_and(|s| s.starts_with(" Z"))
+        })
+    });
+    world.detach(&vif);
+    world.finish_empty();
+}
+
+#[test]
+fn scripts_that_cannot_be_run() {
+    let world = World::with(daemon_runs_scripts);
+    let neighbour_script = Script::new(world.machine.dir(), "vif-good", "exit 0");
+    let plain = world.machine.dir().join("not-executable");
+    fs::write(&plain, "").unwrap();
+    let cases = [
+        (
+            1,
+            Some("/nonexistent/vif-nowhere".to_owned()),
+            "vif-nowhere",
+        ),
+        (
+            2,
+            Some(plain.to_str().unwrap().to_owned()),
+            "not-executable",
+        ),
+        (3, Some("relative/vif".to_owned()), "relative/vif"),
+        (4, None, "script"),
+    ];
+    let vifs: Vec<_> = cases
+        .iter()
+        .map(|(dom, script, _)| world.create_as(*dom, |vif| vif.script.clone_from(script)))
+        .collect();
+    for (vif, (.., text)) in vifs.iter().zip(&cases) {
+        until("the failure is reported", || world.error(vif).is_some());
+        assert!(
+            world.error(vif).unwrap().contains(text),
+            "{:?}",
+            world.error(vif)
+        );
+    }
+    let good = with_script(&world, 5, &neighbour_script.path);
+    neighbour_script.wait_ended(1);
+    world.wait_init(&good);
+    world.run_script(&good);
+    let guest = world.boot(good, 1500, linux());
+    guest.wait_connected();
+    guest.exercise();
+}
+
+#[test]
+fn a_restarted_daemon_does_not_run_the_script_again() {
+    let mut world = World::with(daemon_runs_scripts);
+    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
+    let vif = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    world.wait_init(&vif);
+    world.run_script(&vif);
+    let guest = world.boot(vif, 1500, linux());
+    guest.wait_connected();
+    world.restart_daemon();
+    guest.exercise();
+    assert_eq!(script.runs("online"), 1);
+    world.detach(&guest.vif);
+    guest.stop().unwrap();
+    script.wait_ended(2);
+    assert_eq!((script.runs("online"), script.runs("offline")), (1, 1));
+    world.finish_empty();
+}
+
+/// Scripts rename the tap (`vifname=`), and the daemon follows it.
+#[test]
+fn a_tap_that_is_renamed() {
+    let world = World::new();
+    let vif = world.create(1);
+    world.wait_init(&vif);
+    // Of this thread, so in its namespace.
+    let ip = ["link", "set", "vif1.0", "name", "uplink0"];
+    assert!(
+        std::process::Command::new("ip")
+            .args(ip)
+            .status()
+            .unwrap()
+            .success()
+    );
+    hotplug::link::add_ipv4("uplink0", host_ip(1), 24).unwrap();
+    hotplug::link::set_up("uplink0").unwrap();
+    world
+        .toolstack()
+        .set_hotplug_status(&vif, "connected")
+        .unwrap();
+    let guest = world.boot(vif, 1500, linux());
+    guest.wait_connected();
+    guest.exercise();
+    assert_eq!(world.vif_status(&guest.vif).unwrap().vif, "uplink0");
+    world.detach(&guest.vif);
+    guest.stop().unwrap();
+    world.finish_empty();
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! One test's machine.
+//!
+//! Network namespaces are per thread, and threads inherit them: each test moves its own thread into a new one and
+//! starts everything else from there. So tests run side by side in one process and see nothing of one another.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
+use std::time::{Duration, Instant};
+
+use netback::config::Config;
+use netback::control::model::{Status, VifStatus};
+use netback::demo::guest::netfront::{Netfront, NetfrontError, Phase};
+use netback::demo::guest::options::FrontendOptions;
+use netback::demo::guest::{Guest, GuestAddress};
+use netback::demo::machine::Machine;
+use netback::demo::namespace;
+use netback::demo::sim::Census;
+use netback::demo::toolstack::{Toolstack, VifSpec};
+
+use crate::guest::TestGuest;
+
+/// How long anything may take before a test gives up. Never how long something must take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A simulated machine in a network namespace of its own.
+#[derive(Debug)]
+pub struct World {
+    /// Store, hypervisor, toolstack and daemon.
+    pub machine: Machine,
+}
+
+impl World {
+    /// A machine with the daemon running as by default, on two workers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// As [`new`](Self::new) with another configuration.
+    #[must_use]
+    pub fn with(configure: impl FnOnce(&mut Config)) -> Self {
+        let mut world = Self::without_daemon(configure);
+        world.machine.start_daemon().unwrap();
+        world
+    }
+
+    /// A machine on which the daemon has not been started yet.
+    #[must_use]
+    pub fn without_daemon(configure: impl FnOnce(&mut Config)) -> Self {
+        enter_namespace();
+        let mut config = Config {
+            workers: NonZeroU16::new(2),
+            ..Config::default()
+        };
+        configure(&mut config);
+        Self {
+            machine: Machine::new(config).unwrap(),
+        }
+    }
+
+    /// The toolstack.
+    #[must_use]
+    pub fn toolstack(&self) -> &Toolstack {
+        self.machine.toolstack()
+    }
+
+    /// Makes domain `dom` with one connected vif, and boots it.
+    #[must_use]
+    pub fn guest(&self, dom: u16, options: FrontendOptions) -> TestGuest {
+        self.guest_with_mtu(dom, 1500, options)
+    }
+
+    /// As [`guest`](Self::guest), with another MTU on both sides of the vif.
+    #[must_use]
+    pub fn guest_with_mtu(&self, dom: u16, mtu: u16, options: FrontendOptions) -> TestGuest {
+        let vif = self.create(dom);
+        self.wait_init(&vif);
+        hotplug::link::set_mtu(&vif.tap(), mtu.into()).unwrap();
+        self.run_script(&vif);
+        let guest = self.boot(vif, mtu, options);
+        guest.wait_connected();
+        guest
+    }
+
+    /// Makes domain `dom` and the directories of its vif; no more.
+    #[must_use]
+    pub fn create(&self, dom: u16) -> VifSpec {
+        self.create_as(dom, |_| {})
+    }
+
+    /// As [`create`](Self::create), with changes to what the toolstack writes.
+    #[must_use]
+    pub fn create_as(&self, dom: u16, change: impl FnOnce(&mut VifSpec)) -> VifSpec {
+        let mut vif = VifSpec::new(dom, &mac_text(dom));
+        change(&mut vif);
+        self.machine
+            .create_domain(dom, &format!("guest-{dom}"))
+            .unwrap();
+        self.toolstack().create_vif(&vif).unwrap();
+        vif
+    }
+
+    /// Waits for InitWait, as libxl does before it runs the script.
+    pub fn wait_init(&self, vif: &VifSpec) {
+        self.toolstack()
+            .wait_state(vif, xenbus::XenbusState::InitWait, PATIENCE)
+            .unwrap();
+    }
+
+    /// Waits until the tap is there: the backend has got as far as InitWait, or beyond.
+    pub fn wait_tap(&self, vif: &VifSpec) {
+        until("the tap is there", || {
+            self.interfaces().contains(&vif.tap())
+        });
+    }
+
+    /// Plays the vif script.
+    pub fn run_script(&self, vif: &VifSpec) {
+        self.toolstack()
+            .run_script(vif, host_ip(vif.guest), 24)
+            .unwrap();
+    }
+
+    /// Boots a guest on a vif that exists. It connects as soon as the backend lets it.
+    #[must_use]
+    pub fn boot(&self, vif: VifSpec, mtu: u16, options: FrontendOptions) -> TestGuest {
+        let address = GuestAddress {
+            mac: mac(vif.guest),
+            ip: guest_ip(vif.guest),
+            prefix: 24,
+            mtu: mtu.into(),
+        };
+        let guest = self
+            .machine
+            .boot(vif.guest, vif.handle, address, options)
+            .unwrap();
+        TestGuest::new(vif, guest)
+    }
+
+    /// As [`boot`](Self::boot); the guest's driver does `first` before anything else.
+    #[must_use]
+    pub fn boot_after(
+        &self,
+        vif: VifSpec,
+        mtu: u16,
+        options: FrontendOptions,
+        first: impl FnOnce(&mut Netfront) -> Result<(), NetfrontError> + Send + 'static,
+    ) -> TestGuest {
+        let address = GuestAddress {
+            mac: mac(vif.guest),
+            ip: guest_ip(vif.guest),
+            prefix: 24,
+            mtu: mtu.into(),
+        };
+        let frontend = self
+            .machine
+            .frontend(vif.guest, vif.handle, options)
+            .unwrap();
+        let guest = Guest::spawn(address, move || {
+            let mut netfront = frontend()?;
+            first(&mut netfront)?;
+            Ok(netfront)
+        });
+        TestGuest::new(vif, guest.unwrap())
+    }
+
+    /// Ends the daemon as `kill` does, and starts another.
+    pub fn restart_daemon(&mut self) {
+        self.machine.stop_daemon().unwrap();
+        self.machine.start_daemon().unwrap();
+    }
+
+    /// Makes domain `dom` with a vif, and connects a frontend that has no stack: the test drives it.
+    #[must_use]
+    pub fn raw(&self, dom: u16, options: FrontendOptions) -> (VifSpec, Netfront) {
+        let vif = self.create(dom);
+        self.wait_init(&vif);
+        self.run_script(&vif);
+        let mut netfront = self.frontend(&vif, options);
+        netfront.connect(PATIENCE).unwrap();
+        assert_eq!(netfront.phase(), Phase::Connected);
+        (vif, netfront)
+    }
+
+    /// A frontend that has no stack and has not done anything yet.
+    #[must_use]
+    pub fn frontend(&self, vif: &VifSpec, options: FrontendOptions) -> Netfront {
+        self.machine
+            .frontend(vif.guest, vif.handle, options)
+            .unwrap()()
+        .unwrap()
+    }
+
+    /// What `netback status` shows.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.machine.status().unwrap()
+    }
+
+    /// What `netback status` shows of one vif, if it is there.
+    #[must_use]
+    pub fn vif_status(&self, vif: &VifSpec) -> Option<VifStatus> {
+        let mut vifs = self.status().vifs;
+        vifs.retain(|status| (status.domid, status.handle) == (vif.guest, vif.handle));
+        vifs.pop()
+    }
+
+    /// The error that the backend has written about a vif.
+    #[must_use]
+    pub fn error(&self, vif: &VifSpec) -> Option<String> {
+        self.toolstack().read(&vif.error_node()).unwrap()
+    }
+
+    /// The state node of the backend's directory.
+    #[must_use]
+    pub fn backend_state(&self, vif: &VifSpec) -> Option<String> {
+        self.toolstack()
+            .read(&format!("{}/state", vif.backend_dir()))
+            .unwrap()
+    }
+
+    /// Detaches a vif as `xl network-detach` does.
+    pub fn detach(&self, vif: &VifSpec) {
+        self.toolstack().detach(vif).unwrap();
+    }
+
+    /// All network interfaces here but the loopback.
+    #[must_use]
+    pub fn interfaces(&self) -> BTreeSet<String> {
+        let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        let names = table
+            .lines()
+            .skip(2)
+            .filter_map(|line| line.split(':').next());
+        names
+            .map(|name| name.trim().to_owned())
+            .filter(|name| name != "lo")
+            .collect()
+    }
+
+    /// Waits until nothing of any guest is left, and ends the world. The daemon must have lived until here.
+    pub fn finish_empty(mut self) {
+        until("nothing is left", || {
+            self.machine.hypervisor().census() == Census::default()
+                && self.interfaces().is_empty()
+                && self.status().vifs.is_empty()
+        });
+        let nodes = self
+            .machine
+            .xenstored()
+            .with(|store| store.paths_below("/local/domain/0/backend/vif"))
+            .unwrap();
+        assert!(nodes.is_empty(), "backend nodes are left: {nodes:?}");
+        assert!(self.machine.daemon_runs(), "the daemon ended on its own");
+        self.machine.stop_daemon().unwrap();
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Waits until `done`; panics when it does not come about.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(
+            Instant::now() < deadline,
+            "waited for {PATIENCE:?}, but not: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The host's address towards guest `dom`.
+#[must_use]
+pub fn host_ip(dom: u16) -> Ipv4Addr {
+    let [high, low] = dom.to_be_bytes();
+    Ipv4Addr::new(10, high, low, 1)
+}
+
+/// The address of guest `dom`.
+#[must_use]
+pub fn guest_ip(dom: u16) -> Ipv4Addr {
+    let [high, low] = dom.to_be_bytes();
+    Ipv4Addr::new(10, high, low, 2)
+}
+
+fn mac(dom: u16) -> [u8; 6] {
+    let [high, low] = dom.to_be_bytes();
+    [0x00, 0x16, 0x3e, 0x00, high, low]
+}
+
+fn mac_text(dom: u16) -> String {
+    mac(dom).map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn enter_namespace() {
+    if let Err(errno) = namespace::enter_network() {
+        panic!(
+            "this test needs a network namespace of its own, which needs CAP_SYS_ADMIN ({errno}): \
+             run the tests as root, or under `unshare -Ur`"
+        );
+    }
+    if let Err(error) = namespace::check_tun() {
+        panic!("this test needs to make a tap: {error}");
+    }
+}

@@ -1,0 +1,211 @@
+# What scenarios are written with: failing with a reason, bounded waits, guests and commands inside them, traffic.
+# Sourced inside dom0, by the job and by each scenario; $backend and $scenario are set by the job.
+# SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=bash
+set -Eeuo pipefail
+
+rig=/run/rig
+bridge=xenbr0
+dom0_address=192.0.2.1
+scripts=/etc/xen/scripts
+
+# shellcheck source=backend.sh
+. /tests/backend.sh
+# shellcheck source=snapshot.sh
+. /tests/snapshot.sh
+
+# ---- failing -------------------------------------------------------------------------------------------------------------------
+
+# Ends the scenario; the first reason given is the one reported.
+fail() {
+    [ -e "$rig/$scenario.reason" ] || printf '%s\n' "$*" >"$rig/$scenario.reason"
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# Whatever a scenario left running in the background ends with it.
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+# What nobody foresaw also gives a reason.
+trap '[ -e "$rig/$scenario.reason" ] || echo "line $LINENO of $(basename "${BASH_SOURCE[0]}"): $BASH_COMMAND" >"$rig/$scenario.reason"' ERR
+
+# Said beside the scenario's "ok".
+remark() {
+    printf '%s; ' "$*" >>"$rig/$scenario.remark"
+}
+
+step() {
+    echo "--- $(cut -d' ' -f1 /proc/uptime) $*"
+}
+
+# check SENTENCE COMMAND...: the command must succeed, else the sentence is the reason.
+check() {
+    local sentence=$1
+    shift
+    "$@" || fail "$sentence"
+}
+
+# wait_for SECONDS SENTENCE COMMAND...: the command must succeed sooner or later.
+wait_for() {
+    local deadline=$((SECONDS + $1)) limit=$1 sentence=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "$sentence (waited $limit s)"
+        sleep 0.2
+    done
+}
+
+not() {
+    ! "$@"
+}
+
+# ---- guests --------------------------------------------------------------------------------------------------------------------
+
+# guest_config NAME TYPE NUMBER [MORE_VIF_KEYS]: writes the xl configuration; the guest gets 192.0.2.NUMBER and a MAC that ends in NUMBER.
+guest_config() {
+    local name=$1 type=$2 number=$3 keys=${4:-}
+    cat >"$rig/$name.cfg" <<END
+name = "$name"
+type = "$type"
+kernel = "/guest/vmlinux"
+ramdisk = "/guest/initrd"
+memory = 256
+vcpus = 1
+vif = ["mac=$(mac "$number"),bridge=$bridge${keys:+,$keys}"]
+extra = "console=hvc0 quiet addr=$(address "$number")/25"
+on_poweroff = "destroy"
+on_reboot = "destroy"
+on_crash = "destroy"
+END
+}
+
+mac() { printf '00:16:3e:00:00:%02x' "$1"; }
+address() { printf '192.0.2.%d' "$1"; }
+
+xl_create() {
+    timeout -k 10 300 xl create "$rig/$1.cfg"
+}
+
+guest_exists() {
+    xl domid "$1" >/dev/null 2>&1
+}
+
+guest_console() {
+    printf '/var/log/xen/console/guest-%s.log' "$1"
+}
+
+guest_wait_ready() {
+    wait_for 300 "guest $1 did not come up with its network device" grep -q '^@ready' "$(guest_console "$1")"
+}
+
+# guest_create NAME TYPE NUMBER [MORE_VIF_KEYS]: from nothing to a guest that answers on its console.
+# Names are used once: the console log is named after the guest.
+guest_create() {
+    step "create guest $1 ($2)"
+    guest_config "$@"
+    check "xl create $1 failed" xl_create "$1"
+    guest_wait_ready "$1"
+}
+
+# guest_write NAME COMMAND...: one request on the guest's console, without waiting for the answer. Sets request_id.
+guest_write() {
+    local name=$1 tty
+    shift
+    request_id=${EPOCHREALTIME/./}
+    tty=$(xenstore-read "/local/domain/$(xl domid "$name")/console/tty")
+    printf '@ %s %s\n' "$request_id" "$*" >"$tty"
+}
+
+# guest_run NAME COMMAND...: runs a shell command in the guest, prints its output, returns its status. See guest/init for the protocol.
+guest_run() {
+    local log status
+    guest_write "$@"
+    log=$(guest_console "$1")
+    wait_for "${GUEST_TIMEOUT:-660}" "guest $1 did not answer '${*:2}'" grep -q "^@end $request_id " "$log"
+    tr -d '\r' <"$log" | sed -n "/^@begin $request_id\$/,/^@end $request_id /s/^| //p"
+    status=$(tr -d '\r' <"$log" | sed -n "s/^@end $request_id //p")
+    return "$status"
+}
+
+# guest_check SENTENCE NAME COMMAND...: a command in the guest that must succeed.
+guest_check() {
+    local sentence=$1 output
+    shift
+    output=$(guest_run "$@") || fail "$sentence: ${output//$'\n'/ | }"
+    printf '%s\n' "$output"
+}
+
+guest_power_off() {
+    step "power off inside $1"
+    guest_write "$1" poweroff -f
+    wait_for 120 "guest $1 is still there after its power off" not guest_exists "$1"
+}
+
+destroy_all_guests() {
+    local name
+    xl list | awk 'NR > 1 && $2 != 0 { print $1 }' | while read -r name; do
+        timeout -k 5 120 xl destroy "$name" || true
+    done
+}
+
+# ---- a vif as dom0 sees it -------------------------------------------------------------------------------------------------------
+
+# vif_of NAME [DEVID]
+vif_of() {
+    printf 'vif%s.%s' "$(xl domid "$1")" "${2:-0}"
+}
+
+# backend_path NAME [DEVID]
+backend_path() {
+    printf '/local/domain/0/backend/vif/%s/%s' "$(xl domid "$1")" "${2:-0}"
+}
+
+store_is() {
+    [ "$(xenstore-read "$1" 2>/dev/null)" = "$2" ]
+}
+
+store_has() {
+    xenstore-exists "$1"
+}
+
+in_bridge() {
+    [ "$(basename "$(readlink "/sys/class/net/$1/master")")" = "$bridge" ]
+}
+
+check_vif() {
+    local name=$1 devid=${2:-0} vif
+    vif=$(vif_of "$name" "$devid")
+    wait_for 60 "$vif: the backend did not reach Connected" store_is "$(backend_path "$name" "$devid")/state" 4
+    check "$vif is not in $bridge" in_bridge "$vif"
+}
+
+# ---- traffic -------------------------------------------------------------------------------------------------------------------
+
+# ping_all ADDRESS COUNT: after a first answer, COUNT pings of which none may be lost.
+ping_all() {
+    local output
+    wait_for 120 "$1 does not answer a first ping" ping -c 1 -W 5 "$1"
+    output=$(ping -c "$2" -i 0.05 -W 10 "$1" | tail -n 2) || true
+    echo "$output"
+    grep -q "^$2 packets transmitted, $2 packets received" <<<"$output" || fail "pings to $1 were lost: ${output//$'\n'/ | }"
+}
+
+port_listens() {
+    netstat -ltn | grep -q ":$1 "
+}
+
+# iperf_serve PORT: an iperf3 server in dom0 for as long as the scenario lives. Sets iperf_pid.
+iperf_serve() {
+    iperf3 -s -p "$1" >"$rig/iperf-$1.log" 2>&1 &
+    iperf_pid=$!
+    wait_for 60 "iperf3 does not listen in dom0" port_listens "$1"
+}
+
+# tcp_both_ways NAME VOLUME PORT: iperf3 moves the volume (as "32M") from the guest, then to it. What is judged is that it arrives; speed is a remark.
+tcp_both_ways() {
+    local name=$1 volume=$2 port=$3 way output
+    for way in "" "-R"; do
+        output=$(guest_check "iperf3 $way failed in $name" "$name" \
+            "timeout 600 iperf3 -c $dom0_address -p $port -n $volume -f m $way") || exit 1
+        remark "TCP $([ -n "$way" ] && echo to || echo from) $name $(awk '/receiver/ { print $(NF-2), $(NF-1) }' <<<"$output")"
+    done
+}

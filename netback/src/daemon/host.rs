@@ -43,7 +43,10 @@ impl Host {
     /// A new number for a connection of `device`.
     pub(super) fn new_queue(&mut self, device: DevicePath) -> QueueId {
         self.connections += 1;
-        QueueId { device, connection: self.connections }
+        QueueId {
+            device,
+            connection: self.connections,
+        }
     }
 
     /// Sends a worker a command. `false`, with a line in the log, when the worker is dead.

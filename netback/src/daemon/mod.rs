@@ -165,7 +165,11 @@ impl Daemon {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         let mut more = self.store_events();
         while !self.stop.is_stopped() {
-            let timeout = if more { Some(Duration::ZERO) } else { self.timeout(Instant::now()) };
+            let timeout = if more {
+                Some(Duration::ZERO)
+            } else {
+                self.timeout(Instant::now())
+            };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(DaemonError::Loop(error));
@@ -283,7 +287,9 @@ impl Daemon {
         let scanner = &mut self.scanner;
         let changes = self.host.store.client().map(|client| scanner.scan(client));
         let complete = self.changed(changes);
-        let Some(client) = self.host.store.client().filter(|_| complete) else { return };
+        let Some(client) = self.host.store.client().filter(|_| complete) else {
+            return;
+        };
         if !std::mem::replace(&mut self.orphans_removed, true) {
             // An answer that is none, and a directory that cannot be read, leave the tap alone.
             orphans::remove(|path| {

@@ -81,7 +81,16 @@ mod tests {
         for name in ["vif1.0", "vif32751.4294967295"] {
             assert!(device(name).is_some(), "{name}");
         }
-        for name in ["vif1.0-emu", "vif1", "vif.0", "vif1.", "vif01.0", "vif1.0.1", "eth0", "vifx.0"] {
+        for name in [
+            "vif1.0-emu",
+            "vif1",
+            "vif.0",
+            "vif1.",
+            "vif01.0",
+            "vif1.0.1",
+            "eth0",
+            "vifx.0",
+        ] {
             assert_eq!(device(name), None, "{name}");
         }
     }

@@ -39,9 +39,9 @@ impl Vif {
                     .flatten()
             }
             Action::Advertise => {
-                let done = host
-                    .store
-                    .ask(path, "write the features", |c| device::write_keys(c, path, ADVERTISED));
+                let done = host.store.ask(path, "write the features", |c| {
+                    device::write_keys(c, path, ADVERTISED)
+                });
                 self.again_unless(done.is_some(), host);
                 None
             }
@@ -93,7 +93,9 @@ impl Vif {
     /// Writes what our own state ought to be.
     pub(super) fn write_state(&mut self, host: &mut Host) {
         let (path, state) = (self.path, self.own_state);
-        let done = host.store.ask(path, "write the state", |c| device::set_state(c, path, state));
+        let done = host.store.ask(path, "write the state", |c| {
+            device::set_state(c, path, state)
+        });
         self.again_unless(done.is_some(), host);
     }
 
@@ -119,8 +121,9 @@ impl Vif {
     /// What the hotplug script says now: in the store, or by its exit status.
     pub(super) fn read_hotplug(&mut self, host: &mut Host) -> Option<Event> {
         let path = self.path;
-        let (status, text) =
-            host.store.ask(path, "read hotplug-status", |c| device::read_hotplug(c, path))?;
+        let (status, text) = host.store.ask(path, "read hotplug-status", |c| {
+            device::read_hotplug(c, path)
+        })?;
         self.facts.hotplug_status = text.map(String::from);
         let status = match (status, self.script.failure()) {
             (HotplugStatus::Other, Some(reason)) => HotplugStatus::Error(reason.to_owned()),

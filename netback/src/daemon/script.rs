@@ -78,7 +78,9 @@ impl Vif {
                 None
             }
             Err(reason) => {
-                self.script = Script::Plugged { failure: Some(reason.clone()) };
+                self.script = Script::Plugged {
+                    failure: Some(reason.clone()),
+                };
                 Some(Event::Hotplug(HotplugStatus::Error(reason)))
             }
         }
@@ -117,7 +119,9 @@ impl Vif {
             } => self.start_offline(host),
             Script::Online { .. } => {
                 let failure = self.online_failure(progress.state);
-                self.script = Script::Plugged { failure: failure.clone() };
+                self.script = Script::Plugged {
+                    failure: failure.clone(),
+                };
                 failure.map(|reason| Event::Hotplug(HotplugStatus::Error(reason)))
             }
             Script::Offline(_) => {

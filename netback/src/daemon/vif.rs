@@ -165,7 +165,9 @@ impl Vif {
         if self.machine.phase() != Phase::AwaitHotplug {
             return;
         }
-        let Some(suppressed) = self.log_limit.allow(Instant::now()) else { return };
+        let Some(suppressed) = self.log_limit.allow(Instant::now()) else {
+            return;
+        };
         let script = self.facts.script.as_deref().unwrap_or_default();
         tracing::warn!(
             vif = %self.name(), domid = %self.path.dom, ?script, suppressed = if_any(suppressed),
@@ -211,7 +213,10 @@ impl Facts {
             vifname: own("vifname"),
             gatewaydev: own("gatewaydev"),
             hotplug_status: own("hotplug-status"),
-            unserved: UNSERVED.iter().filter_map(|key| Some((*key, own(key)?))).collect(),
+            unserved: UNSERVED
+                .iter()
+                .filter_map(|key| Some((*key, own(key)?)))
+                .collect(),
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::demo::pattern;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes handed to or taken from the kernel per call.
 const CHUNK: usize = 128 * 1024;
+/// More than the guest and this host can have in their buffers when a stream is to end.
+const SOURCE_QUEUE_MAX: usize = 64 << 20;
 
 /// A probe failed, and how.
 #[derive(Debug, thiserror::Error)]
@@ -277,12 +279,20 @@ fn end_source(stream: &mut TcpStream, chunk: &mut [u8]) -> Result<(), ProbeError
     stream
         .shutdown(Shutdown::Write)
         .map_err(io("ending the stream from the guest"))?;
-    while stream
-        .read(chunk)
-        .map_err(io("waiting for the end of the stream from the guest"))?
-        > 0
-    {}
-    Ok(())
+    let mut left = SOURCE_QUEUE_MAX;
+    while left > 0 {
+        let len = stream
+            .read(chunk)
+            .map_err(io("waiting for the end of the stream from the guest"))?;
+        if len == 0 {
+            return Ok(());
+        }
+        left = left.saturating_sub(len);
+    }
+    Err(ProbeError::Corrupt {
+        what: "TCP from the guest",
+        detail: "the guest goes on after it was asked to end".to_owned(),
+    })
 }
 
 /// Sends one datagram of `len` bytes to the guest's UDP echo and compares what comes back; tries `tries` times.

@@ -6,7 +6,7 @@
 //! than are posted is held until they are; what comes after it stays in the tap, whose queue is
 //! bounded (`tap.txqueuelen`) and drops at its end.
 
-use std::io::{self, IoSliceMut};
+use std::io::IoSliceMut;
 use std::ops::Range;
 
 use hotplug::tap::is_gone;
@@ -19,7 +19,7 @@ use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE};
 use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
 use super::negotiate::Features;
-use super::offload::describe_for_guest;
+use super::offload::{ForGuest, describe_for_guest};
 use super::vnet::{VNET_HDR_LEN, VnetHdr};
 use super::workbench::{BURST_FRAMES, Cursor, FRAME_MAX, PlannedRx, Workbench};
 
@@ -125,7 +125,12 @@ impl GuestRx {
         tap: &Tap,
         counters: &DirectionCounters,
     ) -> Result<Ended, Fault> {
-        let Workbench { batch, rx_burst, rx_taken, .. } = bench;
+        let Workbench {
+            batch,
+            rx_burst,
+            rx_taken,
+            ..
+        } = bench;
         batch.clear();
         rx_burst.clear();
         rx_taken.clear();
@@ -138,7 +143,9 @@ impl GuestRx {
             if batch.capacity() - batch.len() < SLOTS_MAX as usize {
                 return Ok(Ended::Full);
             }
-            let Some(room) = cursor.place_any(self.expect_large) else { return Ok(Ended::Full) };
+            let Some(room) = cursor.place_any(self.expect_large) else {
+                return Ok(Ended::Full);
+            };
             let len = match self.next_frame(batch, room.clone(), tap)? {
                 Read::Frame(len) => len,
                 Read::Refused => {
@@ -171,20 +178,36 @@ impl GuestRx {
                 }
             };
             buffers -= slots;
-            let first_op = batch.len();
-            for at in frame.clone().step_by(PAGE_SIZE) {
-                let part = u16::try_from((frame.end - at).min(PAGE_SIZE)).unwrap_or_default();
-                let request = self.take()?;
-                batch.to_guest(at, part, self.guest, request.gref, 0)?;
-                rx_taken.push((request, part));
-                if at == frame.start && description.gso.is_some() {
-                    // The extra info goes out in the next request's slot and uses it up.
-                    self.take()?;
-                }
-            }
-            rx_burst.push(PlannedRx { description, ops: first_op..batch.len(), len });
+            let ops = self.plan_copies(batch, rx_taken, frame, description)?;
+            rx_burst.push(PlannedRx {
+                description,
+                ops,
+                len,
+            });
         }
         Ok(Ended::Full)
+    }
+
+    /// Takes the buffers for a frame, a page each, and adds the copies into them to the batch.
+    fn plan_copies(
+        &mut self,
+        batch: &mut CopyBatch,
+        taken: &mut Vec<(RxRequest, u16)>,
+        frame: Range<usize>,
+        description: ForGuest,
+    ) -> Result<Range<usize>, Fault> {
+        let first_op = batch.len();
+        for at in frame.clone().step_by(PAGE_SIZE) {
+            let part = u16::try_from((frame.end - at).min(PAGE_SIZE)).unwrap_or_default();
+            let request = self.take()?;
+            batch.to_guest(at, part, self.guest, request.gref, 0)?;
+            taken.push((request, part));
+            if at == frame.start && description.gso.is_some() {
+                // The extra info goes out in the next request's slot and uses it up.
+                self.take()?;
+            }
+        }
+        Ok(first_op..batch.len())
     }
 
     /// The held frame, or one from the tap, put behind its header where `room` begins.
@@ -199,7 +222,9 @@ impl GuestRx {
         }
         let start = room.start - VNET_HDR_LEN;
         let len = self.held.len();
-        batch.bytes_mut(start..start + len).copy_from_slice(&self.held);
+        batch
+            .bytes_mut(start..start + len)
+            .copy_from_slice(&self.held);
         self.held.clear();
         self.wanted = 1;
         Ok(Read::Frame(len - VNET_HDR_LEN))
@@ -209,7 +234,8 @@ impl GuestRx {
     /// beside the way, and only for a guest that is short of buffers.
     fn hold(&mut self, batch: &CopyBatch, frame: &Range<usize>, slots: u32) {
         self.held.clear();
-        self.held.extend_from_slice(batch.bytes(frame.start - VNET_HDR_LEN..frame.end));
+        self.held
+            .extend_from_slice(batch.bytes(frame.start - VNET_HDR_LEN..frame.end));
         self.wanted = slots;
     }
 
@@ -223,17 +249,13 @@ impl GuestRx {
         let room = batch.bytes_mut(room.start - VNET_HDR_LEN..room.end);
         match tap.read_vectored(&mut [IoSliceMut::new(room)]) {
             Ok(len) => Ok(Read::Frame(len.saturating_sub(VNET_HDR_LEN))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.tap_readable = false;
-                Ok(Read::Empty)
-            }
             Err(error) if is_gone(&error) => Err(Fault::Tap),
             // The kernel takes a frame that it cannot describe out of the queue and says EINVAL.
             Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(Read::Refused),
-            // Whatever else it may be, it is over when the tap is readable again.
+            // EAGAIN; and whatever else it may be is over when the tap is readable again.
             Err(_) => {
                 self.tap_readable = false;
-                Ok(Read::Refused)
+                Ok(Read::Empty)
             }
         }
     }
@@ -244,7 +266,10 @@ impl GuestRx {
         if reason != DropReason::UnwantedSegments {
             return;
         }
-        let offload = TapOffload { csum: true, ..TapOffload::default() };
+        let offload = TapOffload {
+            csum: true,
+            ..TapOffload::default()
+        };
         if let Err(error) = tap.set_offload(offload) {
             tracing::error!(domid = %self.guest, %error, "the tap's segmentation cannot be switched off");
         }
@@ -298,11 +323,21 @@ impl GuestRx {
                 }
                 let done = bench.batch.status(op).is_ok();
                 copied &= done;
-                let status = if done { part.cast_signed() } else { Status::Error as i16 };
-                let data = RxResponse { id: request.id, offset: 0, flags, status };
+                let status = if done {
+                    part.cast_signed()
+                } else {
+                    Status::Error as i16
+                };
+                let data = RxResponse {
+                    id: request.id,
+                    offset: 0,
+                    flags,
+                    status,
+                };
                 self.ring.respond(RxSlotResponse::Data(data))?;
                 if let Some(extra) = extra.take() {
-                    self.ring.respond(RxSlotResponse::Extra(ExtraSlot { extra, more: false }))?;
+                    self.ring
+                        .respond(RxSlotResponse::Extra(ExtraSlot { extra, more: false }))?;
                 }
                 flags = RxFlags::default();
             }

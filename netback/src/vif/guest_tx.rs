@@ -187,8 +187,12 @@ fn deliver_one(
         counters.repaired();
     }
     let start = frame.start - VNET_HDR_LEN;
-    batch.bytes_mut(start..frame.start).copy_from_slice(&made.header.to_bytes());
-    tap.write(batch.bytes(start..frame.end)).map(|_| ()).map_err(|error| refusal(&error))
+    batch
+        .bytes_mut(start..frame.start)
+        .copy_from_slice(&made.header.to_bytes());
+    tap.write(batch.bytes(start..frame.end))
+        .map(|_| ())
+        .map_err(|error| refusal(&error))
 }
 
 /// Why the tap did not take a frame. EIO is a tap that is not up; EAGAIN, ENOBUFS and ENOMEM are

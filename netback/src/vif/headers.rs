@@ -124,7 +124,9 @@ impl Transport {
         let protocol = u32::from(self.protocol.number());
         let sum = sum(frame.get(addresses)?) + len + protocol;
         let field = start + usize::from(self.protocol.checksum_offset());
-        frame.get_mut(field..field + 2)?.copy_from_slice(&fold(sum).to_be_bytes());
+        frame
+            .get_mut(field..field + 2)?
+            .copy_from_slice(&fold(sum).to_be_bytes());
         Some(())
     }
 }
@@ -151,7 +153,9 @@ pub fn fill_checksum(frame: &mut [u8], start: u16, offset: u16) -> Option<()> {
 fn sum(bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks();
     let last = rest.first().map_or(0, |high| u32::from(*high) << 8);
-    words.iter().fold(last, |sum, word| sum.wrapping_add(u16::from_be_bytes(*word).into()))
+    words.iter().fold(last, |sum, word| {
+        sum.wrapping_add(u16::from_be_bytes(*word).into())
+    })
 }
 
 /// The one's complement sum in 16 bits.

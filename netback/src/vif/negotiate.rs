@@ -278,31 +278,83 @@ mod tests {
             rx: RemotePort::new(9),
         };
         assert_eq!(negotiated.queue.channels, channels);
-        let offloads = Offloads { csum_v4: true, csum_v6: true, gso_v4: true, gso_v6: true };
+        let offloads = Offloads {
+            csum_v4: true,
+            csum_v6: true,
+            gso_v4: true,
+            gso_v6: true,
+        };
         assert_eq!(negotiated.features, Features { sg: true, offloads });
     }
 
     #[test]
     fn the_barest_frontend_gets_the_defaults() {
-        let keys = [("tx-ring-ref", "8"), ("rx-ring-ref", "9"), ("event-channel", "3")];
+        let keys = [
+            ("tx-ring-ref", "8"),
+            ("rx-ring-ref", "9"),
+            ("event-channel", "3"),
+        ];
         let negotiated = frontend(&keys).unwrap();
-        assert_eq!(negotiated.queue.channels, Channels::Single(RemotePort::new(3)));
-        let offloads = Offloads { csum_v4: true, csum_v6: false, gso_v4: false, gso_v6: false };
-        assert_eq!(negotiated.features, Features { sg: false, offloads });
+        assert_eq!(
+            negotiated.queue.channels,
+            Channels::Single(RemotePort::new(3))
+        );
+        let offloads = Offloads {
+            csum_v4: true,
+            csum_v6: false,
+            gso_v4: false,
+            gso_v6: false,
+        };
+        assert_eq!(
+            negotiated.features,
+            Features {
+                sg: false,
+                offloads
+            }
+        );
     }
 
     #[test]
     fn segmentation_needs_what_it_stands_on() {
         let offloads = |key, value| linux_with(key, value).unwrap().features.offloads;
-        let all = Offloads { csum_v4: true, csum_v6: true, gso_v4: true, gso_v6: true };
-        let no_v4 = Offloads { csum_v4: false, gso_v4: false, ..all };
+        let all = Offloads {
+            csum_v4: true,
+            csum_v6: true,
+            gso_v4: true,
+            gso_v6: true,
+        };
+        let no_v4 = Offloads {
+            csum_v4: false,
+            gso_v4: false,
+            ..all
+        };
         assert_eq!(offloads("feature-no-csum-offload", "1"), no_v4);
-        let no_v6 = Offloads { csum_v6: false, gso_v6: false, ..all };
+        let no_v6 = Offloads {
+            csum_v6: false,
+            gso_v6: false,
+            ..all
+        };
         assert_eq!(offloads("feature-ipv6-csum-offload", "0"), no_v6);
-        let no_gso = Offloads { gso_v4: false, gso_v6: false, ..all };
+        let no_gso = Offloads {
+            gso_v4: false,
+            gso_v6: false,
+            ..all
+        };
         assert_eq!(offloads("feature-sg", "0"), no_gso);
-        assert_eq!(offloads("feature-gso-tcpv4", "0"), Offloads { gso_v4: false, ..all });
-        assert_eq!(offloads("feature-gso-tcpv6", "0"), Offloads { gso_v6: false, ..all });
+        assert_eq!(
+            offloads("feature-gso-tcpv4", "0"),
+            Offloads {
+                gso_v4: false,
+                ..all
+            }
+        );
+        assert_eq!(
+            offloads("feature-gso-tcpv6", "0"),
+            Offloads {
+                gso_v6: false,
+                ..all
+            }
+        );
     }
 
     #[test]

@@ -45,7 +45,12 @@ pub fn header_for_tap(
     gso: Option<Gso>,
     frame: &mut [u8],
 ) -> Result<ForTap, DropReason> {
-    let complete = |csum| Ok(ForTap { header: VnetHdr { csum, gso: None }, repaired: false });
+    let complete = |csum| {
+        Ok(ForTap {
+            header: VnetHdr { csum, gso: None },
+            repaired: false,
+        })
+    };
     match (csum, gso) {
         (TxCsum::Complete, None) => return complete(Csum::Unknown),
         (TxCsum::Validated, None) => return complete(Csum::Valid),
@@ -60,8 +65,14 @@ pub fn header_for_tap(
     if repaired {
         found.blank_checksum(frame).ok_or(DropReason::BadOffload)?;
     }
-    let csum = Csum::Blank { start: found.start, offset: found.protocol.checksum_offset() };
-    Ok(ForTap { header: VnetHdr { csum, gso }, repaired })
+    let csum = Csum::Blank {
+        start: found.start,
+        offset: found.protocol.checksum_offset(),
+    };
+    Ok(ForTap {
+        header: VnetHdr { csum, gso },
+        repaired,
+    })
 }
 
 /// What a frontend accepts in place of plain frames.
@@ -124,7 +135,11 @@ pub fn describe_for_guest(
     let blank = found.filter(|found| offloads.takes_blank(*found));
     if let Some(Segments { gso, .. }) = header.gso {
         let taken = blank.is_some_and(|found| offloads.takes_segments(gso, found));
-        return if taken { Ok(ForGuest::blank(Some(gso))) } else { Err(DropReason::UnwantedSegments) };
+        return if taken {
+            Ok(ForGuest::blank(Some(gso)))
+        } else {
+            Err(DropReason::UnwantedSegments)
+        };
     }
     match header.csum {
         Csum::Unknown => Ok(ForGuest::default()),
@@ -138,10 +153,16 @@ pub fn describe_for_guest(
 }
 
 impl ForGuest {
-    const VALID: Self = Self { flags: RxFlags::DATA_VALIDATED, gso: None };
+    const VALID: Self = Self {
+        flags: RxFlags::DATA_VALIDATED,
+        gso: None,
+    };
 
     fn blank(gso: Option<Gso>) -> Self {
-        Self { flags: RxFlags::CSUM_BLANK.with(RxFlags::DATA_VALIDATED), gso }
+        Self {
+            flags: RxFlags::CSUM_BLANK.with(RxFlags::DATA_VALIDATED),
+            gso,
+        }
     }
 }
 

@@ -23,7 +23,11 @@ use super::workbench::Workbench;
 use crate::worker::ConnectRequest;
 
 /// What was offered to the guest ([`ADVERTISED`](super::negotiate::ADVERTISED)).
-const LIMITS: TxLimits = TxLimits { gso_v4: true, gso_v6: true, multicast: false };
+const LIMITS: TxLimits = TxLimits {
+    gso_v4: true,
+    gso_v6: true,
+    multicast: false,
+};
 
 /// A connected queue pair.
 #[derive(Debug)]

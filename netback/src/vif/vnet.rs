@@ -75,7 +75,10 @@ impl VnetHdr {
         };
         let (kind, size, headers) = match self.gso {
             None => (GSO_NONE, 0, 0),
-            Some(Segments { gso: Gso { size, kind }, headers }) => match kind {
+            Some(Segments {
+                gso: Gso { size, kind },
+                headers,
+            }) => match kind {
                 GsoKind::TcpV4 => (GSO_TCPV4, size, headers),
                 GsoKind::TcpV6 => (GSO_TCPV6, size, headers),
             },
@@ -96,7 +99,12 @@ impl VnetHdr {
         let [flags, kind, h0, h1, g0, g1, s0, s1, o0, o1, _, _] = bytes;
         let size = u16::from_le_bytes([g0, g1]);
         let headers = u16::from_le_bytes([h0, h1]);
-        let segments = |kind| Some(Segments { gso: Gso { size, kind }, headers });
+        let segments = |kind| {
+            Some(Segments {
+                gso: Gso { size, kind },
+                headers,
+            })
+        };
         let gso = match kind {
             GSO_NONE => None,
             GSO_TCPV4 if size > 0 => segments(GsoKind::TcpV4),
@@ -121,11 +129,31 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let blank = VnetHdr { csum: Csum::Blank { start: 34, offset: 16 }, gso: None };
-        let valid = VnetHdr { csum: Csum::Valid, gso: None };
-        let segments = |size, kind, headers| Some(Segments { gso: Gso { size, kind }, headers });
-        let tcp4 = VnetHdr { gso: segments(1448, GsoKind::TcpV4, 66), ..blank };
-        let tcp6 = VnetHdr { gso: segments(1428, GsoKind::TcpV6, 86), ..blank };
+        let blank = VnetHdr {
+            csum: Csum::Blank {
+                start: 34,
+                offset: 16,
+            },
+            gso: None,
+        };
+        let valid = VnetHdr {
+            csum: Csum::Valid,
+            gso: None,
+        };
+        let segments = |size, kind, headers| {
+            Some(Segments {
+                gso: Gso { size, kind },
+                headers,
+            })
+        };
+        let tcp4 = VnetHdr {
+            gso: segments(1448, GsoKind::TcpV4, 66),
+            ..blank
+        };
+        let tcp6 = VnetHdr {
+            gso: segments(1428, GsoKind::TcpV6, 86),
+            ..blank
+        };
         for (header, bytes) in [
             (VnetHdr::default(), [0; 12]),
             (valid, [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -143,7 +171,10 @@ mod tests {
         // Size 0; UDP fragments; UDP segments; TCP over IPv4 with ECN.
         for (kind, size) in [(1, 0_u8), (4, 0), (3, 8), (5, 8), (0x81, 8)] {
             let bytes = [0, kind, 0, 0, size, 0, 0, 0, 0, 0, 0, 0];
-            let error = VnetError::Gso { kind, size: u16::from(size) };
+            let error = VnetError::Gso {
+                kind,
+                size: u16::from(size),
+            };
             assert_eq!(VnetHdr::from_bytes(bytes), Err(error));
         }
     }

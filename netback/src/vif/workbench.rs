@@ -188,7 +188,10 @@ mod tests {
         let second = cursor.place_any(false).unwrap();
         cursor.shrink(second.start + 60);
         let third = cursor.place_any(true).unwrap();
-        assert_eq!((first.start, second.start, third.start), (64, 192, PAGE_SIZE));
+        assert_eq!(
+            (first.start, second.start, third.start),
+            (64, 192, PAGE_SIZE)
+        );
     }
 
     proptest! {

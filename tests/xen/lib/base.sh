@@ -10,6 +10,7 @@ cache_dir=${NETBACK_XEN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/netback-xen}
 host_tools=(
     qemu-system-x86_64:qemu-system-x86
     cpio:cpio
+    ip:iproute2
     readelf:binutils
     xz:xz-utils
     zstd:zstd

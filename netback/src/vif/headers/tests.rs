@@ -141,9 +141,19 @@ fn a_field_outside_the_frame_is_refused() {
 #[test]
 fn headers_end_where_tcp_says() {
     let mut frame = ethernet(0, 0x0800, &joined(&[&ipv4_header(5, 0, 6), &[0; 32]]));
-    for (words, end) in [(0, None), (4, None), (5, Some(54)), (8, Some(66)), (9, None)] {
+    for (words, end) in [
+        (0, None),
+        (4, None),
+        (5, Some(54)),
+        (8, Some(66)),
+        (9, None),
+    ] {
         frame[34 + 12] = words << 4;
-        assert_eq!(transport(&frame).unwrap().headers(&frame), end, "{words} words");
+        assert_eq!(
+            transport(&frame).unwrap().headers(&frame),
+            end,
+            "{words} words"
+        );
     }
     let udp = ethernet(0, 0x86dd, &joined(&[&ipv6_header(17), &[0; 8]]));
     assert_eq!(transport(&udp).unwrap().headers(&udp), Some(62));

@@ -3,10 +3,25 @@
 
 use super::*;
 
-const ALL: Offloads = Offloads { csum_v4: true, csum_v6: true, gso_v4: true, gso_v6: true };
-const ONLY_V4: Offloads = Offloads { csum_v6: false, gso_v6: false, ..ALL };
-const TCP_V4: Gso = Gso { size: 1448, kind: GsoKind::TcpV4 };
-const TCP_V6: Gso = Gso { size: 1428, kind: GsoKind::TcpV6 };
+const ALL: Offloads = Offloads {
+    csum_v4: true,
+    csum_v6: true,
+    gso_v4: true,
+    gso_v6: true,
+};
+const ONLY_V4: Offloads = Offloads {
+    csum_v6: false,
+    gso_v6: false,
+    ..ALL
+};
+const TCP_V4: Gso = Gso {
+    size: 1448,
+    kind: GsoKind::TcpV4,
+};
+const TCP_V6: Gso = Gso {
+    size: 1428,
+    kind: GsoKind::TcpV6,
+};
 
 /// TCP over IPv4, 20 + 20 bytes of headers, no data.
 fn tcp4() -> Vec<u8> {
@@ -51,11 +66,17 @@ fn arp() -> Vec<u8> {
 }
 
 fn blank(start: u16, offset: u16) -> VnetHdr {
-    VnetHdr { csum: Csum::Blank { start, offset }, gso: None }
+    VnetHdr {
+        csum: Csum::Blank { start, offset },
+        gso: None,
+    }
 }
 
 fn segmented(header: VnetHdr, gso: Gso, headers: u16) -> VnetHdr {
-    VnetHdr { gso: Some(Segments { gso, headers }), ..header }
+    VnetHdr {
+        gso: Some(Segments { gso, headers }),
+        ..header
+    }
 }
 
 #[test]
@@ -63,15 +84,39 @@ fn from_the_guest() {
     for (csum, gso, mut frame, header) in [
         (TxCsum::Complete, None, tcp4(), VnetHdr::default()),
         (TxCsum::Complete, None, arp(), VnetHdr::default()),
-        (TxCsum::Validated, None, tcp4(), VnetHdr { csum: Csum::Valid, gso: None }),
+        (
+            TxCsum::Validated,
+            None,
+            tcp4(),
+            VnetHdr {
+                csum: Csum::Valid,
+                gso: None,
+            },
+        ),
         (TxCsum::Blank, None, tcp4(), blank(34, 16)),
         (TxCsum::Blank, None, udp6(), blank(54, 6)),
-        (TxCsum::Blank, Some(TCP_V4), tcp4(), segmented(blank(34, 16), TCP_V4, 54)),
-        (TxCsum::Blank, Some(TCP_V6), tcp6(), segmented(blank(54, 16), TCP_V6, 74)),
+        (
+            TxCsum::Blank,
+            Some(TCP_V4),
+            tcp4(),
+            segmented(blank(34, 16), TCP_V4, 54),
+        ),
+        (
+            TxCsum::Blank,
+            Some(TCP_V6),
+            tcp6(),
+            segmented(blank(54, 16), TCP_V6, 74),
+        ),
     ] {
         let before = frame.clone();
         let made = header_for_tap(csum, gso, &mut frame);
-        assert_eq!(made, Ok(ForTap { header, repaired: false }));
+        assert_eq!(
+            made,
+            Ok(ForTap {
+                header,
+                repaired: false
+            })
+        );
         assert_eq!(frame, before);
     }
 }
@@ -80,12 +125,22 @@ fn from_the_guest() {
 fn from_the_guest_what_is_not_so_is_dropped() {
     for (csum, gso, mut frame, reason) in [
         (TxCsum::Blank, None, arp(), DropReason::NoChecksumPlace),
-        (TxCsum::Complete, Some(TCP_V4), arp(), DropReason::NoChecksumPlace),
+        (
+            TxCsum::Complete,
+            Some(TCP_V4),
+            arp(),
+            DropReason::NoChecksumPlace,
+        ),
         // UDP, the other IP, and a TCP header that claims more than there is.
         (TxCsum::Blank, Some(TCP_V6), udp6(), DropReason::BadOffload),
         (TxCsum::Blank, Some(TCP_V6), tcp4(), DropReason::BadOffload),
         (TxCsum::Blank, Some(TCP_V4), tcp6(), DropReason::BadOffload),
-        (TxCsum::Blank, Some(TCP_V4), overlong_tcp4(), DropReason::BadOffload),
+        (
+            TxCsum::Blank,
+            Some(TCP_V4),
+            overlong_tcp4(),
+            DropReason::BadOffload,
+        ),
     ] {
         assert_eq!(header_for_tap(csum, gso, &mut frame), Err(reason));
     }
@@ -98,7 +153,13 @@ fn segments_of_a_frame_with_a_checksum_are_repaired() {
         frame[50..52].fill(0xaa);
         let header = segmented(blank(34, 16), TCP_V4, 54);
         let made = header_for_tap(csum, Some(TCP_V4), &mut frame);
-        assert_eq!(made, Ok(ForTap { header, repaired: true }));
+        assert_eq!(
+            made,
+            Ok(ForTap {
+                header,
+                repaired: true
+            })
+        );
         // The pseudo-header's sum: no addresses, protocol 6, 20 bytes.
         assert_eq!(frame[50..52], 26_u16.to_be_bytes());
     }
@@ -107,14 +168,27 @@ fn segments_of_a_frame_with_a_checksum_are_repaired() {
 #[test]
 fn to_a_guest_that_takes_everything_nothing_is_computed() {
     let blank_flags = RxFlags::CSUM_BLANK.with(RxFlags::DATA_VALIDATED);
-    let valid = VnetHdr { csum: Csum::Valid, gso: None };
+    let valid = VnetHdr {
+        csum: Csum::Valid,
+        gso: None,
+    };
     for (mut frame, header, flags, gso) in [
         (tcp4(), VnetHdr::default(), RxFlags::default(), None),
         (tcp4(), valid, RxFlags::DATA_VALIDATED, None),
         (tcp4(), blank(34, 16), blank_flags, None),
         (udp6(), blank(54, 6), blank_flags, None),
-        (tcp4(), segmented(blank(34, 16), TCP_V4, 54), blank_flags, Some(TCP_V4)),
-        (tcp6(), segmented(blank(54, 16), TCP_V6, 74), blank_flags, Some(TCP_V6)),
+        (
+            tcp4(),
+            segmented(blank(34, 16), TCP_V4, 54),
+            blank_flags,
+            Some(TCP_V4),
+        ),
+        (
+            tcp6(),
+            segmented(blank(54, 16), TCP_V6, 74),
+            blank_flags,
+            Some(TCP_V6),
+        ),
     ] {
         let before = frame.clone();
         let described = describe_for_guest(header, &mut frame, ALL);
@@ -129,7 +203,13 @@ fn to_a_guest_that_cannot_leave_it_blank_the_checksum_is_computed() {
     // The pseudo-header's sum of zero addresses: length 10 and next header 17.
     frame[60..62].copy_from_slice(&27_u16.to_be_bytes());
     let described = describe_for_guest(blank(54, 6), &mut frame, ONLY_V4);
-    assert_eq!(described, Ok(ForGuest { flags: RxFlags::DATA_VALIDATED, gso: None }));
+    assert_eq!(
+        described,
+        Ok(ForGuest {
+            flags: RxFlags::DATA_VALIDATED,
+            gso: None
+        })
+    );
     assert_eq!(frame[60..62], (!27_u16).to_be_bytes());
 }
 
@@ -138,7 +218,13 @@ fn a_blank_checksum_that_netif_cannot_describe_is_computed() {
     // The frame is TCP but the header points somewhere else, as an encapsulation would.
     let mut frame = tcp4();
     let described = describe_for_guest(blank(14, 10), &mut frame, ALL);
-    assert_eq!(described, Ok(ForGuest { flags: RxFlags::DATA_VALIDATED, gso: None }));
+    assert_eq!(
+        described,
+        Ok(ForGuest {
+            flags: RxFlags::DATA_VALIDATED,
+            gso: None
+        })
+    );
     assert_ne!(frame, tcp4());
 }
 
@@ -148,7 +234,13 @@ fn behind_a_vlan_tag_the_checksum_is_computed() {
     frame.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
     let before = frame.clone();
     let described = describe_for_guest(blank(38, 16), &mut frame, ALL);
-    assert_eq!(described, Ok(ForGuest { flags: RxFlags::DATA_VALIDATED, gso: None }));
+    assert_eq!(
+        described,
+        Ok(ForGuest {
+            flags: RxFlags::DATA_VALIDATED,
+            gso: None
+        })
+    );
     assert_ne!(frame, before);
     let described = describe_for_guest(segmented(blank(38, 16), TCP_V4, 58), &mut frame, ALL);
     assert_eq!(described, Err(DropReason::UnwantedSegments));
@@ -156,7 +248,11 @@ fn behind_a_vlan_tag_the_checksum_is_computed() {
 
 #[test]
 fn segments_are_passed_on_only_as_agreed() {
-    let no_gso = Offloads { gso_v4: false, gso_v6: false, ..ALL };
+    let no_gso = Offloads {
+        gso_v4: false,
+        gso_v6: false,
+        ..ALL
+    };
     for (mut frame, header, offloads) in [
         // Not asked for; the wrong protocol; without a blank checksum; for one that takes none.
         (tcp4(), segmented(blank(34, 16), TCP_V4, 54), no_gso),

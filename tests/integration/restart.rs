@@ -236,10 +236,14 @@ fn a_scan_that_fails_costs_no_tap() {
     world.machine.stop_daemon().unwrap();
     let refusal = (xenbus::wire::Kind::Directory, xenbus::ErrorCode::Io);
     let xenstored = world.machine.xenstored();
-    xenstored.with(move |store| store.faults.refusals.push_back(refusal)).unwrap();
+    xenstored
+        .with(move |store| store.faults.refusals.push_back(refusal))
+        .unwrap();
     world.machine.start_daemon().unwrap();
     until("the device is taken up after all", || {
-        world.vif_status(&guest.vif).is_some_and(|vif| vif.state == "connected")
+        world
+            .vif_status(&guest.vif)
+            .is_some_and(|vif| vif.state == "connected")
     });
     assert_eq!(hotplug::link::index("vif1.0").unwrap(), tap, "the same tap");
     guest.exercise();

@@ -295,7 +295,13 @@ fn closed(here: Phase, event: &Event, online: bool) -> Edge {
         ),
         (Event::Frontend(FrontConnected), Phase::Closing) if online => to(
             Phase::Connecting,
-            &[SetState(Closed), ClearError, Advertise, SetState(InitWait), ConnectQueues],
+            &[
+                SetState(Closed),
+                ClearError,
+                Advertise,
+                SetState(InitWait),
+                ConnectQueues,
+            ],
         ),
         (Event::Frontend(Absent), _) => RETIRE,
         // Reported once: in Failed, a guest that goes on writing nonsense is ignored.

@@ -87,7 +87,11 @@ fn what_is_wrong_with_a_device_is_said() {
     client.rm(&vif().key(Key::Script)).unwrap();
     assert!(reason().contains("no script node"), "{}", reason());
     client.rm(&vif().key(Key::Frontend)).unwrap();
-    assert_eq!(probe(&client, vif()).unwrap(), None, "the toolstack is not done yet");
+    assert_eq!(
+        probe(&client, vif()).unwrap(),
+        None,
+        "the toolstack is not done yet"
+    );
     client.write(&vif().key(Key::State), "4").unwrap();
     assert_eq!(
         probe(&client, vif()).unwrap().unwrap().frontend,
@@ -259,7 +263,10 @@ fn hotplug_status_is_connected_only_if_it_says_exactly_so() {
     );
     clear_hotplug_status(&client, vif()).unwrap();
     clear_hotplug_status(&client, vif()).unwrap();
-    assert_eq!(read_hotplug(&client, vif()).unwrap().0, HotplugStatus::Other);
+    assert_eq!(
+        read_hotplug(&client, vif()).unwrap().0,
+        HotplugStatus::Other
+    );
 }
 
 #[test]

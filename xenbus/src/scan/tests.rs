@@ -116,7 +116,9 @@ fn a_device_that_cannot_be_read_hides_no_other() {
     make(&client, vif(1, 0), "1");
     make(&client, vif(2, 0), "1");
     let unreadable = (Kind::Read, crate::ErrorCode::Io);
-    store.with(move |s| s.faults.refusals.push_back(unreadable)).unwrap();
+    store
+        .with(move |s| s.faults.refusals.push_back(unreadable))
+        .unwrap();
     assert_eq!(short(scanner.scan(&client).unwrap()), ["+backend/vif/2/0"]);
     assert_eq!(short(scanner.scan(&client).unwrap()), ["+backend/vif/1/0"]);
 }

@@ -120,7 +120,8 @@ fn rings_that_wrap() {
 fn four_rx_buffers() {
     life(FrontendOptions {
         rx_buffers: 4,
-        ..FrontendOptions::plain()
+        gso: false,
+        ..linux()
     });
 }
 

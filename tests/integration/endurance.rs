@@ -78,7 +78,7 @@ fn a_guest_that_offers_one_buffer_at_a_time() {
         1,
         FrontendOptions {
             rx_buffers: 1,
-            ..FrontendOptions::plain()
+            ..linux()
         },
     );
     let received = |netfront: &mut Netfront| {

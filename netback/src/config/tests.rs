@@ -30,7 +30,7 @@ fn an_empty_file_is_the_default() {
     assert_eq!(config, Config::default());
     assert_eq!(config.hotplug.runner, Runner::Toolstack);
     assert_eq!(config.hotplug.timeout, Duration::from_secs(40));
-    assert_eq!(config.tap.txqueuelen, 1000);
+    assert_eq!(config.tap.txqueuelen, 500);
     assert_eq!(config.log.level, LogLevel::Info);
     assert_eq!(
         config.control.socket,

@@ -162,8 +162,11 @@ impl Vif {
                 }
                 tracing::debug!(vif = %name, created = tap.created(), "tap ready");
                 self.tap = Some(tap);
-                // As with any network card, no carrier until somebody is at the other end.
-                self.carrier(false);
+                // As with any network card, no carrier until somebody is at the other end. A guest
+                // that a former backend left connected most likely is.
+                if self.own_state != XenbusState::Connected {
+                    self.carrier(false);
+                }
                 Event::NetifCreated
             }
             Err(error) => Event::NetifFailed(error.to_string()),

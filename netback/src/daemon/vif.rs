@@ -120,10 +120,7 @@ impl Vif {
             for action in self.machine.handle(event) {
                 events.extend(self.perform(*action, host));
             }
-            // A late word that the rings are up must not raise the carrier of a closing device.
-            if (before, self.machine.phase()) == (Phase::Connecting, Phase::AwaitHotplug) {
-                self.carrier(true);
-            }
+            self.follow_carrier(before);
             self.log_change(before);
         }
     }
@@ -157,6 +154,19 @@ impl Vif {
         self.connection
             .as_ref()
             .is_some_and(|connection| connection.queue == queue)
+    }
+
+    /// The carrier goes up with the rings: not with the worker's word, which may come late, when
+    /// the device is closing. It was left up for a guest that seemed to be connected and is not.
+    fn follow_carrier(&self, before: Phase) {
+        match (before, self.machine.phase()) {
+            (Phase::Connecting, Phase::AwaitHotplug) => self.carrier(true),
+            (Phase::Connecting, Phase::Failed) => self.carrier(false),
+            (Phase::Adopted, after) if !matches!(after, Phase::Adopted | Phase::Connecting) => {
+                self.carrier(false);
+            }
+            _ => {}
+        }
     }
 
     /// Says that the device still waits for its script, if it does.

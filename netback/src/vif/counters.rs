@@ -96,6 +96,8 @@ pub enum DropReason {
     TapRefused,
     /// rx: the frame needs more slots than the frontend accepts.
     TooLarge,
+    /// rx: the frame needs more buffers than the guest had posted for a second.
+    NoBuffers,
     /// rx: the frame is to be segmented, and the frontend cannot take it so: it did not ask for
     /// it, or the frame has a VLAN tag.
     UnwantedSegments,
@@ -105,7 +107,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::TooManySlots,
         Self::BadOffload,
@@ -115,6 +117,7 @@ impl DropReason {
         Self::TapFull,
         Self::TapRefused,
         Self::TooLarge,
+        Self::NoBuffers,
         Self::UnwantedSegments,
         Self::BadFromTap,
     ];
@@ -131,6 +134,7 @@ impl DropReason {
             Self::TapFull => "tap-full",
             Self::TapRefused => "tap-refused",
             Self::TooLarge => "too-large",
+            Self::NoBuffers => "no-buffers",
             Self::UnwantedSegments => "unwanted-segments",
             Self::BadFromTap => "bad-from-tap",
         }

@@ -3,11 +3,12 @@
 //!
 //! A turn reads frames while the guest has buffers posted, copies them all into the guest's pages
 //! with one ioctl, then answers the buffers' slots and publishes. A frame that needs more buffers
-//! than are posted is held until they are; what comes after it stays in the tap, whose queue is
-//! bounded (`tap.txqueuelen`) and drops at its end.
+//! than are posted is held until they are, for a second at most; what comes after it stays in the
+//! tap, whose queue is bounded (`tap.txqueuelen`) and drops at its end.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use hotplug::tap::is_gone;
 use hotplug::{Tap, TapOffload};
@@ -26,6 +27,9 @@ use super::workbench::{BURST_FRAMES, Cursor, FRAME_MAX, PlannedRx, Workbench};
 /// Slots that every frontend accepts for one frame (netif.h, `XEN_NETIF_NR_SLOTS_MIN`).
 const SLOTS_MAX: u32 = 18;
 
+/// How long a frame waits for buffers before it is dropped in favour of those behind it.
+const HOLD_LIMIT: Duration = Duration::from_secs(1);
+
 /// The rx half of a queue pair.
 #[derive(Debug)]
 pub(super) struct GuestRx {
@@ -34,6 +38,7 @@ pub(super) struct GuestRx {
     features: Features,
     /// A frame behind its header that waits for buffers; empty if there is none.
     held: Vec<u8>,
+    held_since: Instant,
     /// Buffers that the next frame needs: what the held one does, else 1.
     wanted: u32,
     /// The tap has not been found empty since it last became readable.
@@ -80,6 +85,7 @@ impl GuestRx {
             guest,
             features,
             held: Vec::new(),
+            held_since: Instant::now(),
             wanted: 1,
             // Frames may have been waiting in the tap since before anybody watched it.
             tap_readable: true,
@@ -138,7 +144,13 @@ impl GuestRx {
         let mut buffers = self.ring.unconsumed()?;
         for _ in 0..BURST_FRAMES {
             if buffers < self.wanted {
-                return Ok(Ended::NoBuffers);
+                if !self.is_held_too_long() {
+                    return Ok(Ended::NoBuffers);
+                }
+                self.held.clear();
+                self.wanted = 1;
+                counters.dropped(DropReason::NoBuffers);
+                continue;
             }
             if batch.capacity() - batch.len() < SLOTS_MAX as usize {
                 return Ok(Ended::Full);
@@ -237,6 +249,13 @@ impl GuestRx {
         self.held
             .extend_from_slice(batch.bytes(frame.start - VNET_HDR_LEN..frame.end));
         self.wanted = slots;
+        self.held_since = Instant::now();
+    }
+
+    /// A guest that never posts as many buffers must not lose everything for one frame. Looked at
+    /// only when it is short of buffers, and only when something comes that waits behind.
+    fn is_held_too_long(&self) -> bool {
+        !self.held.is_empty() && self.held_since.elapsed() > HOLD_LIMIT
     }
 
     /// Reads a frame behind its header.

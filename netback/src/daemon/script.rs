@@ -2,7 +2,8 @@
 //! The vif script of one device, when `hotplug.runner` is `daemon`: `online` once when the netif
 //! is there, `offline` once when it goes, one after the other, each within its time limit.
 //!
-//! With the toolstack as runner nothing is ever started here, and `offline` is done at once.
+//! With the toolstack as runner nothing is ever started here, and `offline` is done at once; only
+//! whether there is such a script is looked at, so that a mistyped `script=` is in the error node.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -60,7 +61,13 @@ impl Vif {
     /// Runs `online`, if that is the daemon's task and has not been done by a former daemon.
     pub(super) fn run_online(&mut self, host: &mut Host) -> Option<Event> {
         if host.config.hotplug.runner == Runner::Toolstack {
-            return None;
+            // The toolstack will find that out too, but says so on somebody's terminal only.
+            let error = self
+                .script_env()
+                .and_then(|env| env.check().map_err(|e| e.to_string()));
+            return error
+                .err()
+                .map(|reason| Event::Hotplug(HotplugStatus::Error(reason)));
         }
         let status = host.store.ask(self.path, "read hotplug-status", |client| {
             device::read_hotplug(client, self.path)
@@ -158,7 +165,8 @@ impl Vif {
         }
     }
 
-    fn start(&self, command: ScriptCommand, host: &mut Host) -> Result<Running, String> {
+    /// How the script is called.
+    fn script_env(&self) -> Result<ScriptEnv, String> {
         let script = self
             .facts
             .script
@@ -166,6 +174,11 @@ impl Vif {
             .ok_or("the toolstack wrote no script node")?;
         let mut env = ScriptEnv::new(script, self.path.dom.raw(), self.path.handle, self.name());
         env.gatewaydev = self.facts.gatewaydev.clone();
+        Ok(env)
+    }
+
+    fn start(&self, command: ScriptCommand, host: &mut Host) -> Result<Running, String> {
+        let mut env = self.script_env()?;
         if let Some(socket) = &host.config.xenstore.socket {
             env.extra
                 .push(("XENSTORED_PATH".into(), socket.display().to_string()));

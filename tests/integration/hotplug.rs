@@ -31,10 +31,7 @@ fn connected_is_withheld_until_the_script_says_so() {
     });
     let status = world.vif_status(&vif).unwrap();
     assert!(status.reason.unwrap().contains("hotplug"));
-    assert_eq!(
-        status.script.as_deref(),
-        Some("/bin/true")
-    );
+    assert_eq!(status.script.as_deref(), Some("/bin/true"));
     assert_eq!(world.backend_state(&vif).as_deref(), Some("2"));
 
     // Only the exact word counts.

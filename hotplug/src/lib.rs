@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`tap`] | create, re-attach, configure, read, write and remove a tap |
 //! | [`link`] | settings of any network interface, by name |
+//! | [`inject`] | frames for the reader of a tap, in benchmarks and tests |
 //! | [`mac`] | Ethernet addresses |
 //! | [`mod@env`] | the environment and arguments with which libxl calls a vif script |
 //! | [`script`] | the life of one script run as a table of transitions, without a process or a clock |
@@ -15,6 +16,7 @@
 #![deny(unsafe_code)]
 
 pub mod env;
+pub mod inject;
 pub mod link;
 pub mod mac;
 mod netlink;
@@ -24,6 +26,7 @@ mod sys;
 pub mod tap;
 
 pub use env::{ScriptCommand, ScriptEnv};
+pub use inject::Injector;
 pub use mac::MacAddr;
 pub use run::{ScriptProgress, ScriptRun};
 pub use script::{ScriptExit, ScriptState};

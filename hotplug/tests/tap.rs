@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use hotplug::tap::{VNET_HDR_LEN, is_gone};
-use hotplug::{MacAddr, Tap, TapError, TapOffload, TapOptions, link};
+use hotplug::{Injector, MacAddr, Tap, TapError, TapOffload, TapOptions, link};
 use nix::sched::{CloneFlags, unshare};
 
 const TESTS: &[(&str, fn())] = &[
@@ -47,6 +47,7 @@ const TESTS: &[(&str, fn())] = &[
         what_the_kernel_refuses_leaves_nothing,
     ),
     ("frames_carry_a_header", frames_carry_a_header),
+    ("an_injected_frame_is_read", an_injected_frame_is_read),
     ("carrier_and_offload_are_set", carrier_and_offload_are_set),
     ("many_queues_can_be_asked_for", many_queues_can_be_asked_for),
 ];
@@ -380,6 +381,46 @@ fn frames_carry_a_header() {
         !is_gone(&tap.write(&answer).unwrap_err()),
         "a tap that is down is not gone"
     );
+}
+
+/// A frame of TCP segments comes out whole, with its header as it was, if the tap's reader takes such.
+fn an_injected_frame_is_read() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    let segments = TapOffload {
+        csum: true,
+        tso4: true,
+        ..TapOffload::default()
+    };
+    tap.set_offload(segments).unwrap();
+    link::set_up("vif1.0").unwrap();
+    let way = Injector::open("vif1.0").unwrap();
+    assert_eq!(
+        way.send(&[0; VNET_HDR_LEN - 1]).unwrap_err().kind(),
+        std::io::ErrorKind::InvalidInput
+    );
+    assert!(Injector::open("no-such-link").is_err());
+
+    // NEEDS_CSUM, TCPv4, 54 bytes of headers, segments of 1000, checksum at 34 + 16.
+    let mut frame = vec![1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0, 0, 0];
+    frame.extend([
+        0x00, 0x16, 0x3e, 0, 0, 1, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff,
+    ]);
+    frame.extend([0x08, 0x00, 0x45, 0, 0x27, 0x10, 0, 0, 0, 0, 64, 6, 0, 0]);
+    frame.extend([192, 0, 2, 1, 192, 0, 2, 2]);
+    frame.resize(VNET_HDR_LEN + 14 + 10_000, 0x55);
+    // The data offset says that the TCP header has 20 bytes.
+    frame[VNET_HDR_LEN + 46] = 0x50;
+    way.send(&frame).unwrap();
+    eventually("the frame", || {
+        let mut buffer = vec![0; 70_000];
+        match tap.read_vectored(&mut [IoSliceMut::new(&mut buffer)]) {
+            Ok(n) => buffer[..n] == frame,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                false
+            }
+        }
+    });
 }
 
 fn carrier_and_offload_are_set() {

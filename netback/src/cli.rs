@@ -33,6 +33,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show the daemon at work with a simulated guest: no Xen, no root, nothing on this machine is changed
     Demo(DemoArgs),
+    /// Measure the packet path beside a bare loop over the same tap: no Xen, no root, nothing on this machine is changed
+    Bench(BenchArgs),
 }
 
 /// `netback run`
@@ -66,6 +68,17 @@ pub struct DemoArgs {
     /// How long to send TCP in each direction
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=10))]
     pub seconds: u64,
+}
+
+/// `netback bench`
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Do a small part of the work: to see that it runs, not for figures
+    #[arg(long)]
+    pub quick: bool,
+    /// Write the figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -105,6 +118,16 @@ mod tests {
             panic!("not demo")
         };
         assert_eq!((demo.keep, demo.seconds), (true, 1));
+        let Command::Bench(bench) = parse("netback bench --quick --json /a.json")
+            .unwrap()
+            .command
+        else {
+            panic!("not bench")
+        };
+        assert_eq!(
+            (bench.quick, bench.json),
+            (true, Some(PathBuf::from("/a.json")))
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What each of the three commands does, from parsed arguments to the end. Called by `main` only.
+//! What each of the commands does, from parsed arguments to the end. Called by `main` only.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -12,7 +12,8 @@ use signal_hook::iterator::Signals;
 use xen_ring::XenHypervisor;
 use xenbus::Client;
 
-use crate::cli::{DemoArgs, RunArgs, StatusArgs};
+use crate::bench::{self, BenchOptions};
+use crate::cli::{BenchArgs, DemoArgs, RunArgs, StatusArgs};
 use crate::config::{Config, LogLevel};
 use crate::control::{client, render};
 use crate::daemon::{Connect, Daemon, Stopper};
@@ -69,6 +70,20 @@ pub fn demo(args: &DemoArgs) -> CommandResult {
         time: Duration::from_secs(args.seconds),
     };
     Ok(demo::run(options, &mut io::stdout().lock())?)
+}
+
+/// `netback bench`: measures, without Xen.
+///
+/// # Errors
+///
+/// What could not be measured.
+pub fn bench(args: &BenchArgs) -> CommandResult {
+    logging::init(LogLevel::Error)?;
+    let options = BenchOptions {
+        quick: args.quick,
+        json: args.json.clone(),
+    };
+    Ok(bench::run(&options, &mut io::stdout().lock())?)
 }
 
 fn connect(config: &Config) -> Connect {

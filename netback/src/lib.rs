@@ -7,11 +7,13 @@
 //! | [`worker`] | the threads that own queue pairs |
 //! | [`daemon`] | the control thread: xenstore, the life of each device, hotplug |
 //! | [`control`] | the control socket and `netback status` |
+//! | [`mod@bench`] | how fast the packet path is beside its own tap |
 //! | [`demo`] | the daemon among a simulated hypervisor, toolstack and guest |
 //! | [`cli`], [`config`], [`preflight`], [`logging`] | what an operator meets first |
 //!
 //! "tx" and "rx" are the guest's everywhere, as in Xen's `netif.h`.
 
+pub mod bench;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run(&args),
         Command::Status(args) => commands::status(&args),
         Command::Demo(args) => commands::demo(&args),
+        Command::Bench(args) => commands::bench(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

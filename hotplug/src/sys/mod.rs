@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The system calls of this crate for which neither std nor nix has a safe form: ioctls of /dev/net/tun and of
-//! sockets, and pidfd_open.
+//! sockets, options and addresses of packet sockets, and pidfd_open.
 //!
 //! Each function here is safe to call with any argument; it checks what its `unsafe` block relies on.
 #![allow(
@@ -10,5 +10,6 @@
 
 pub(crate) mod ifreq;
 pub(crate) mod link;
+pub(crate) mod packet;
 pub(crate) mod process;
 pub(crate) mod tun;

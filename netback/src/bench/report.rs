@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What the bench prints and writes: every figure with its unit and its bar.
+
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::cost::Cost;
+use super::path::{Series, Way};
+
+/// The share of the bare loop's speed that the backend is to reach.
+const PATH_BAR: f64 = 0.85;
+
+/// All figures of a run.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    machine: String,
+    /// When it ended.
+    unix_time: u64,
+    netback: &'static str,
+    grant_copy: &'static str,
+    path: Vec<PathFigure>,
+}
+
+/// One way and one size.
+#[derive(Debug, Serialize)]
+struct PathFigure {
+    way: &'static str,
+    frame: &'static str,
+    frame_bytes: usize,
+    rounds: usize,
+    bare_ns: f64,
+    backend_ns: f64,
+    /// How fast the backend is beside the bare loop: the median of the rounds' own ratios.
+    ratio: f64,
+    bar: f64,
+    bare_cpu_ns: f64,
+    backend_cpu_ns: f64,
+    cpu_ratio: f64,
+}
+
+impl Report {
+    pub(super) fn new(machine: &str, path: &[Series]) -> Self {
+        Self {
+            machine: machine.to_owned(),
+            unix_time: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            netback: env!("CARGO_PKG_VERSION"),
+            grant_copy: "simulated: a memcpy",
+            path: path.iter().map(PathFigure::of).collect(),
+        }
+    }
+}
+
+impl PathFigure {
+    fn of(series: &Series) -> Self {
+        let median_of = |figure: &dyn Fn(&(Cost, Cost)) -> f64| {
+            median(series.rounds.iter().map(figure).collect())
+        };
+        Self {
+            way: match series.way {
+                Way::FromGuest => "guest -> tap",
+                Way::ToGuest => "tap -> guest",
+            },
+            frame: series.shape.name(),
+            frame_bytes: series.shape.len(),
+            rounds: series.rounds.len(),
+            bare_ns: median_of(&|(bare, _)| bare.wall),
+            backend_ns: median_of(&|(_, backend)| backend.wall),
+            ratio: median_of(&|(bare, backend)| bare.wall / backend.wall),
+            bar: PATH_BAR,
+            bare_cpu_ns: median_of(&|(bare, _)| bare.cpu),
+            backend_cpu_ns: median_of(&|(_, backend)| backend.cpu),
+            cpu_ratio: median_of(&|(bare, backend)| bare.cpu / backend.cpu),
+        }
+    }
+}
+
+/// What stands above the rows of the packet path.
+pub(super) fn head(out: &mut impl Write, machine: &str, rounds: usize) -> io::Result<()> {
+    writeln!(
+        out,
+        "netback bench: the packet path against its own tap, with one queue and one worker.\n\
+         {machine}. Medians of {rounds} rounds, bare loop and backend in turn.\n\
+         The hypervisor is simulated: its grant copy is a memcpy, and the guest polls its rings.\n\n\
+         {:<14}{:<11}{:>12}{:>12}{:>8}{:>8}{:>14}{:>14}{:>8}",
+        "WAY", "FRAME", "BARE LOOP", "NETBACK", "RATIO", "BAR", "BARE CPU", "NETBACK CPU", "RATIO"
+    )
+}
+
+/// One row.
+pub(super) fn row(out: &mut impl Write, series: &Series) -> io::Result<()> {
+    let figure = PathFigure::of(series);
+    writeln!(
+        out,
+        "{:<14}{:<11}{:>9.0} ns{:>9.0} ns{:>8.2}{:>8.2}{:>11.0} ns{:>11.0} ns{:>8.2}",
+        figure.way,
+        figure.frame,
+        figure.bare_ns,
+        figure.backend_ns,
+        figure.ratio,
+        figure.bar,
+        figure.bare_cpu_ns,
+        figure.backend_cpu_ns,
+        figure.cpu_ratio,
+    )?;
+    out.flush()
+}
+
+/// What stands below.
+pub(super) fn foot(out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "\nTimes are for one frame. RATIO is the backend's speed beside the bare loop's: on the clock, and by processor\n\
+         time of the one thread that writes or reads the tap."
+    )
+}
+
+/// The middle value, or the lower one of two; 0 without values.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len().saturating_sub(1) / 2;
+    values.get(middle).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::frames::Shape;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.0);
+        assert_eq!(median(vec![]), 0.0);
+    }
+
+    #[test]
+    fn a_ratio_is_of_speeds() {
+        let cost = |ns: f64| Cost {
+            wall: ns,
+            cpu: 2.0 * ns,
+        };
+        let series = Series {
+            way: Way::FromGuest,
+            shape: Shape::Small,
+            rounds: vec![(cost(400.0), cost(500.0)), (cost(400.0), cost(800.0))],
+        };
+        let figure = PathFigure::of(&series);
+        assert_eq!((figure.bare_ns, figure.backend_ns), (400.0, 500.0));
+        assert_eq!((figure.ratio, figure.cpu_ratio), (0.5, 0.5));
+        let mut text = Vec::new();
+        row(&mut text, &series).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("0.50    0.85"), "{text}");
+    }
+}

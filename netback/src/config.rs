@@ -14,6 +14,7 @@ use std::{fmt, io};
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
+use crate::vif::Rate;
 use value::Source;
 
 /// The file read when none is named.
@@ -30,6 +31,8 @@ pub struct Config {
     pub workers: Option<NonZeroU16>,
     /// Properties of new taps.
     pub tap: TapConfig,
+    /// What a vif may take up.
+    pub limits: LimitsConfig,
     /// What to log.
     pub log: LogConfig,
     /// The control socket.
@@ -62,6 +65,13 @@ pub enum Runner {
 pub struct TapConfig {
     /// `txqueuelen`: frames that the host may queue towards a guest before it drops.
     pub txqueuelen: u32,
+}
+
+/// `[limits]`: of each vif.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LimitsConfig {
+    /// `rate-to-guest`: how much a guest may receive; `None` is no limit.
+    pub rate_to_guest: Option<Rate>,
 }
 
 /// `[log]`
@@ -130,6 +140,7 @@ impl Default for Config {
             },
             workers: None,
             tap: TapConfig { txqueuelen: 500 },
+            limits: LimitsConfig::default(),
             log: LogConfig {
                 level: LogLevel::default(),
             },
@@ -196,6 +207,9 @@ impl Config {
                 "an integer from 1 to 65536",
             )?;
         }
+        if let Some(value) = &raw.limits.rate_to_guest {
+            config.limits.rate_to_guest = source.rate("limits.rate-to-guest", value)?;
+        }
         if let Some(value) = &raw.log.level {
             let levels = [
                 LogLevel::Error,
@@ -236,6 +250,7 @@ struct Raw {
     workers: Option<Spanned<Value>>,
     hotplug: RawHotplug,
     tap: RawTap,
+    limits: RawLimits,
     log: RawLog,
     control: RawControl,
     xenstore: RawXenstore,
@@ -252,6 +267,12 @@ struct RawHotplug {
 #[serde(default, deny_unknown_fields)]
 struct RawTap {
     txqueuelen: Option<Spanned<Value>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct RawLimits {
+    rate_to_guest: Option<Spanned<Value>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -22,5 +22,6 @@ pub mod daemon;
 pub mod demo;
 pub mod logging;
 pub mod preflight;
+mod timers;
 pub mod vif;
 pub mod worker;

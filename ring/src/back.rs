@@ -177,6 +177,17 @@ impl<R: RingKind, P: Page> BackRing<R, P> {
         Ok(taken)
     }
 
+    /// Puts the last `count` requests that were taken back, as if they had not been: they stay in
+    /// the ring and are taken (and copied, and judged) anew. Requests that have been answered
+    /// cannot be put back, so a larger `count` ends there.
+    pub fn put_back(&mut self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let kept = self.unanswered().saturating_sub(count);
+        self.req_cons = self.rsp_prod.plus(kept);
+        // What may be taken is counted anew before it is.
+        self.available = 0;
+    }
+
     /// Writes the answer to the oldest request that has none, into that request's slot. The
     /// frontend sees it after [`publish`](Self::publish).
     ///

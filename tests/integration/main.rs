@@ -18,6 +18,8 @@ mod hood;
 mod hostile;
 /// hotplug-status, and scripts that the daemon runs.
 mod hotplug;
+/// Rates: what the guest transmits, and what it receives.
+mod limits;
 /// Toolstacks that write what cannot be served.
 mod malformed;
 /// Drivers that go and come back.

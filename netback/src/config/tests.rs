@@ -31,6 +31,7 @@ fn an_empty_file_is_the_default() {
     assert_eq!(config.hotplug.runner, Runner::Toolstack);
     assert_eq!(config.hotplug.timeout, Duration::from_secs(40));
     assert_eq!(config.tap.txqueuelen, 500);
+    assert_eq!(config.limits.rate_to_guest, None);
     assert_eq!(config.log.level, LogLevel::Info);
     assert_eq!(
         config.control.socket,
@@ -44,6 +45,7 @@ fn an_empty_file_is_the_default() {
 fn every_key_is_taken() {
     let config = parse(
         "workers = 3\nhotplug.runner = \"daemon\"\nhotplug.timeout-seconds = 5\ntap.txqueuelen = 65536\n\
+         limits.rate-to-guest = \"100Mb/s\"\n\
          log.level = \"trace\"\ncontrol.socket = \"/tmp/c\"\nxenstore.socket = \"/tmp/x\"\n",
     )
     .unwrap();
@@ -54,6 +56,9 @@ fn every_key_is_taken() {
         },
         workers: NonZeroU16::new(3),
         tap: TapConfig { txqueuelen: 65536 },
+        limits: LimitsConfig {
+            rate_to_guest: Some(Rate::from_config("100Mb/s").unwrap()),
+        },
         log: LogConfig {
             level: LogLevel::Trace,
         },
@@ -102,6 +107,18 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         (
             "tap.txqueuelen = 9223372036854775807",
             "tap.txqueuelen = 9223372036854775807 is not allowed",
+        ),
+        (
+            "limits.rate-to-guest = \"100\"",
+            "limits.rate-to-guest = \"100\" is not allowed: expected a rate like \"100Mb/s\" (bits)",
+        ),
+        (
+            "limits.rate-to-guest = \"0Mb/s\"",
+            "above 0, or \"unlimited\"",
+        ),
+        (
+            "limits.rate-to-guest = 100",
+            "limits.rate-to-guest = 100 is not allowed",
         ),
         (
             "log.level = \"Info\"",
@@ -213,7 +230,7 @@ proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(key in "(workers|tap.txqueuelen|hotplug.runner|control.socket)", value in "[-0-9a-z\"'\\[\\]{}=,.\n]{0,12}") {
+    fn no_value_makes_it_panic(key in "(workers|tap.txqueuelen|hotplug.runner|control.socket|limits.rate-to-guest)", value in "[-0-9a-z\"'\\[\\]{}=,.\n]{0,12}") {
         if let Err(error) = parse(&format!("{key} = {value}")) {
             prop_assert!(error.to_string().contains("line "));
         }

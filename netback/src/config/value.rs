@@ -9,6 +9,7 @@ use toml::{Spanned, Value};
 
 use super::ConfigError;
 use crate::logging::printable;
+use crate::vif::Rate;
 
 /// Longest path of a unix socket: sun_path of sockaddr_un without its NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -72,6 +73,24 @@ impl Source<'_> {
                 "an absolute path in quotes, at most 107 bytes long",
             )
         })
+    }
+
+    /// A rate; "unlimited" is none.
+    pub(super) fn rate(
+        self,
+        key: &'static str,
+        value: &Spanned<Value>,
+    ) -> Result<Option<Rate>, ConfigError> {
+        match value.get_ref().as_str() {
+            Some("unlimited") => Ok(None),
+            text => text
+                .and_then(|text| Rate::from_config(text).ok())
+                .map(Some)
+                .ok_or_else(|| {
+                    let form = Rate::CONFIG_FORM;
+                    self.refuse(key, value, format!("{form}, above 0, or \"unlimited\""))
+                }),
+        }
     }
 
     /// The error of the parser, with the line it means.

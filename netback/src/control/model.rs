@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// The whole daemon.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
     /// The daemon's version.
@@ -39,7 +39,7 @@ pub enum XenstoreStatus {
 }
 
 /// One network device of one guest.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VifStatus {
     /// The guest's domain id.
@@ -103,13 +103,15 @@ pub struct Features {
 }
 
 /// One direction of one device, over all its queues, since the device appeared.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DirectionStatus {
     /// Packets that went through.
     pub packets: u64,
     /// Their bytes, with the Ethernet header.
     pub bytes: u64,
+    /// The limit, in millions of bits per second of whole frames; null is no limit.
+    pub limit_mbit_per_second: Option<f64>,
     /// Packets that did not, by reason.
     pub drops: BTreeMap<String, u64>,
     /// Failures that are not a packet's drop, by kind (such as failed grant copies).

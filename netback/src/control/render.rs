@@ -138,8 +138,21 @@ fn notes(out: &mut String, vif: &VifStatus) {
     if let Some(reason) = &vif.reason {
         note(out, &printable(reason, 400));
     }
+    limits(out, vif);
     direction(out, "tx", &vif.tx);
     direction(out, "rx", &vif.rx);
+}
+
+fn limits(out: &mut String, vif: &VifStatus) {
+    let limit = |name, direction: &DirectionStatus| {
+        let mbit = units::mbit(direction.limit_mbit_per_second?);
+        Some(format!("{name} limited to {mbit}"))
+    };
+    let limits = [limit("tx", &vif.tx), limit("rx", &vif.rx)];
+    let limits: Vec<_> = limits.into_iter().flatten().collect();
+    if !limits.is_empty() {
+        note(out, &limits.join(", "));
+    }
 }
 
 fn direction(out: &mut String, name: &str, direction: &DirectionStatus) {

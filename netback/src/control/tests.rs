@@ -30,6 +30,7 @@ fn sample() -> Status {
         tx: DirectionStatus {
             packets: 1_234_567,
             bytes: 4_402_341_478,
+            limit_mbit_per_second: Some(1.6776),
             drops: [("tap-full".to_owned(), 12), ("never".to_owned(), 0)].into(),
             ..DirectionStatus::default()
         },
@@ -38,6 +39,7 @@ fn sample() -> Status {
             bytes: 512,
             drops: [("guest-slow".to_owned(), 3), ("too-long".to_owned(), 1)].into(),
             errors: [("grant-copy".to_owned(), 7)].into(),
+            ..DirectionStatus::default()
         },
         ..VifStatus::default()
     };

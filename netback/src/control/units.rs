@@ -17,6 +17,17 @@ pub(super) fn count(n: u64) -> String {
     scaled(n, 1000.0, 10_000, &["", "k", "M", "G", "T", "P", "E"], "")
 }
 
+/// A rate in Mbit/s: `0.002 Mbit/s`, `1.68 Mbit/s`, `99.5 Mbit/s`, `10000 Mbit/s`.
+pub(super) fn mbit(rate: f64) -> String {
+    let digits = match rate {
+        ..1.0 => 3,
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    };
+    format!("{rate:.digits$} Mbit/s")
+}
+
 fn scaled(n: u64, base: f64, exact_below: u64, units: &[&str], space: &str) -> String {
     let first = units.first().copied().unwrap_or_default();
     if n < exact_below {
@@ -82,6 +93,17 @@ mod tests {
         ];
         for (n, text) in table {
             assert_eq!(count(n), text, "{n}");
+        }
+        let table = [
+            (0.000_001, "0.000 Mbit/s"),
+            (0.002, "0.002 Mbit/s"),
+            (1.6776, "1.68 Mbit/s"),
+            (10.0, "10.0 Mbit/s"),
+            (99.94, "99.9 Mbit/s"),
+            (10_000.0, "10000 Mbit/s"),
+        ];
+        for (rate, text) in table {
+            assert_eq!(mbit(rate), text, "{rate}");
         }
         let table = [
             (0, "0 s"),

@@ -8,15 +8,16 @@ use std::time::Instant;
 use xenbus::DevicePath;
 
 use super::store::Store;
-use super::timers::{Due, Timers};
+use super::timers::Due;
 use crate::config::Config;
+use crate::timers::Timers;
 use crate::worker::{Command, QueueId, WorkerId, Workers};
 
 pub(super) struct Host {
     pub(super) config: Config,
     pub(super) store: Store,
     pub(super) workers: Workers,
-    pub(super) timers: Timers,
+    pub(super) timers: Timers<Due>,
     pub(super) registry: Registry,
     scripts: HashMap<Token, DevicePath>,
     connections: u64,

@@ -9,6 +9,7 @@
 //! | `perform` | what each of the machine's actions means |
 //! | `script` | the vif script, when the daemon runs it |
 //! | `host` | what the devices share |
+//! | `limits` | rates |
 //! | `store` | the connection to xenstored, lost and found |
 //! | `timers` | what is due when |
 //! | `orphans` | taps of devices that are gone |
@@ -19,6 +20,7 @@
 //! it needs there, in the rings and in the taps, and goes on.
 
 mod host;
+mod limits;
 mod orphans;
 mod perform;
 mod script;
@@ -345,6 +347,7 @@ impl Daemon {
                     .into_iter()
                     .for_each(|event| vif.feed(event, host));
             }),
+            Change::Changed(path, Key::Rate) => self.with_vif(path, Vif::follow_rate),
             Change::Changed(..) => {}
         }
     }

@@ -235,6 +235,7 @@ impl Vif {
             keys: negotiated.queue,
             features: negotiated.features,
             tap,
+            limits: Arc::clone(&self.limits.buckets),
             counters: Arc::clone(&self.counters),
         };
         let worker = host.workers.assign();
@@ -337,6 +338,7 @@ impl Vif {
         if self.forgotten {
             return;
         }
+        self.follow_rate(host);
         // The toolstack's 5 is not to be written over.
         if !closing {
             if self.own_state == XenbusState::InitWait {

@@ -9,8 +9,8 @@ use xenbus::{DevicePath, DomId};
 use super::host::Host;
 use super::vif::Vif;
 use crate::control::model::{DirectionStatus, Features, Status, VifStatus, XenstoreStatus};
-use crate::vif::DirectionCounters;
 use crate::vif::negotiate::{Channels, Negotiated};
+use crate::vif::{DirectionCounters, Rate};
 
 pub(super) fn status(
     vifs: &BTreeMap<DevicePath, Vif>,
@@ -55,8 +55,8 @@ fn vif_status(vif: &Vif) -> VifStatus {
         script: vif.facts.script.clone(),
         bridge: vif.facts.bridge.clone(),
         mtu: tap.and_then(|tap| tap.mtu().ok()),
-        tx: direction(&vif.counters.tx),
-        rx: direction(&vif.counters.rx),
+        tx: direction(&vif.counters.tx, vif.limits.tx()),
+        rx: direction(&vif.counters.rx, vif.limits.rx()),
     }
 }
 
@@ -79,10 +79,11 @@ fn features(negotiated: &Negotiated) -> Features {
     }
 }
 
-fn direction(counters: &DirectionCounters) -> DirectionStatus {
+fn direction(counters: &DirectionCounters, limit: Option<Rate>) -> DirectionStatus {
     DirectionStatus {
         packets: counters.packets(),
         bytes: counters.bytes(),
+        limit_mbit_per_second: limit.map(Rate::mbit_per_second),
         drops: counters
             .drops()
             .map(|(reason, n)| (reason.name().to_owned(), n))

@@ -16,6 +16,7 @@ use xenbus::device::{Probe, optional};
 use xenbus::{Client, DevicePath, FrontendPath, XenbusState};
 
 use super::host::Host;
+use super::limits::VifLimits;
 use super::script::Script;
 use crate::logging::{RateLimited, if_any};
 use crate::vif::negotiate::Negotiated;
@@ -40,6 +41,7 @@ pub(super) struct Vif {
     pub(super) connection: Option<Connection>,
     /// Over all connections of the device's life.
     pub(super) counters: Arc<QueueCounters>,
+    pub(super) limits: VifLimits,
     pub(super) script: Script,
     pub(super) frontend_watched: bool,
     pub(super) forgotten: bool,
@@ -67,7 +69,7 @@ pub(super) struct Facts {
 }
 
 /// What libxl takes from a vif line and writes for a backend that can, and this one cannot.
-const UNSERVED: [&str; 3] = ["rate", "vlan", "forwarddev"];
+const UNSERVED: [&str; 2] = ["vlan", "forwarddev"];
 
 /// A queue pair that a worker has, or was asked to take.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl Vif {
         let facts = host.store.ask(path, "read the device", |client| {
             Ok(Facts::read(client, path))
         });
-        let vif = Self {
+        let mut vif = Self {
             path,
             machine: Device::new(),
             own_state,
@@ -95,6 +97,7 @@ impl Vif {
             tap: None,
             connection: None,
             counters: Arc::default(),
+            limits: VifLimits::new(&host.config),
             script: Script::default(),
             frontend_watched: false,
             forgotten: false,
@@ -105,6 +108,7 @@ impl Vif {
         for (key, value) in &vif.facts.unserved {
             tracing::warn!(vif = %vif.name(), domid = %path.dom, key, ?value, "the vif line asks for what netback does not do yet");
         }
+        vif.follow_rate(host);
         vif
     }
 

@@ -4,7 +4,8 @@
 //! A turn reads frames while the guest has buffers posted, copies them all into the guest's pages
 //! with one ioctl, then answers the buffers' slots and publishes. A frame that needs more buffers
 //! than are posted is held until they are, for a second at most; what comes after it stays in the
-//! tap, whose queue is bounded (`tap.txqueuelen`) and drops at its end.
+//! tap, whose queue is bounded (`tap.txqueuelen`) and drops at its end. What is beyond the vif's
+//! rate stays there too.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -17,6 +18,7 @@ use xen_ring::netif::{
 };
 use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE};
 
+use super::bucket::{Bucket, Meter};
 use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
 use super::negotiate::Features;
@@ -54,6 +56,8 @@ pub(super) struct RxTurn {
     pub(super) notify: bool,
     /// There are frames, and buffers for them.
     pub(super) more: bool,
+    /// A turn is due at this moment, whatever happens until then.
+    pub(super) due: Option<Instant>,
 }
 
 /// What a read from the tap brought.
@@ -76,6 +80,8 @@ enum Ended {
     NoBuffers,
     /// The burst is full.
     Full,
+    /// The vif's rate is used up until then.
+    Blocked(Instant),
 }
 
 impl GuestRx {
@@ -107,28 +113,35 @@ impl GuestRx {
         &mut self,
         bench: &mut Workbench<G>,
         tap: &Tap,
+        rate: &Bucket,
         counters: &DirectionCounters,
     ) -> Result<RxTurn, Fault> {
         if !self.tap_readable && self.held.is_empty() {
             return Ok(RxTurn::default());
         }
-        let ended = self.plan(bench, tap, counters)?;
+        let meter = rate.meter(|| bench.now());
+        let ended = self.plan(bench, tap, meter, counters)?;
         bench.copy();
-        let notify = self.answer(bench, counters)?;
-        let more = match ended {
-            Ended::NoFrames => false,
-            Ended::Full => true,
-            Ended::NoBuffers => self.ring.arm_for(self.wanted)?,
+        let mut turn = RxTurn {
+            notify: self.answer(bench, counters)?,
+            ..RxTurn::default()
         };
-        Ok(RxTurn { notify, more })
+        match ended {
+            Ended::NoFrames => {}
+            Ended::Full => turn.more = true,
+            Ended::NoBuffers => turn.more = self.ring.arm_for(self.wanted)?,
+            Ended::Blocked(until) => turn.due = Some(until),
+        }
+        Ok(turn)
     }
 
-    /// Reads frames and plans their copies until the tap is empty, the buffers are used up, or
-    /// the burst is full.
+    /// Reads frames and plans their copies until the tap is empty, the buffers or the rate are
+    /// used up, or the burst is full.
     fn plan<G>(
         &mut self,
         bench: &mut Workbench<G>,
         tap: &Tap,
+        meter: Meter<'_>,
         counters: &DirectionCounters,
     ) -> Result<Ended, Fault> {
         let Workbench {
@@ -143,6 +156,9 @@ impl GuestRx {
         let mut cursor = Cursor::default();
         let mut buffers = self.ring.unconsumed()?;
         for _ in 0..BURST_FRAMES {
+            if let Some(until) = meter.blocked_until() {
+                return Ok(Ended::Blocked(until));
+            }
             if buffers < self.wanted {
                 if !self.is_held_too_long() {
                     return Ok(Ended::NoBuffers);
@@ -190,6 +206,7 @@ impl GuestRx {
                 }
             };
             buffers -= slots;
+            meter.charge(len);
             let ops = self.plan_copies(batch, rx_taken, frame, description)?;
             rx_burst.push(PlannedRx {
                 description,

@@ -5,15 +5,18 @@
 //! and works through it in bursts of four steps: plan from the private copies, copy all frames
 //! with one ioctl, answer every slot in ring order, write the frames to the tap. The slots are
 //! answered before the tap is touched, so the guest never waits for the host's network; every
-//! slot of a planned packet is answered, whatever becomes of the packet.
+//! slot of a planned packet is answered, whatever becomes of the packet. What is beyond the vif's
+//! rate stays in the ring, and the guest waits.
 
 use std::io;
+use std::time::Instant;
 
 use hotplug::Tap;
 use nix::errno::Errno;
 use xen_ring::netif::{self, Status, TxLimits, TxRing, TxSlot, Verdict};
 use xen_ring::{BackRing, CopyBatch, DomId, Grants, PeerFault};
 
+use super::bucket::{Bucket, Meter};
 use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
 use super::offload::header_for_tap;
@@ -28,6 +31,24 @@ pub(super) struct GuestTx {
     limits: TxLimits,
 }
 
+/// What a turn of the tx half leaves behind.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TxTurn {
+    /// The guest is to be notified.
+    pub(super) notify: bool,
+    /// Packets wait in the ring for this moment, from which the vif's rate lets them go.
+    pub(super) blocked_until: Option<Instant>,
+}
+
+/// Why a burst ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It is full, or all that was taken is in it.
+    Full,
+    /// The vif's rate is used up until then.
+    Blocked(Instant),
+}
+
 impl GuestTx {
     pub(super) fn new(ring: BackRing<TxRing>, guest: DomId, limits: TxLimits) -> Self {
         Self {
@@ -37,8 +58,7 @@ impl GuestTx {
         }
     }
 
-    /// Moves what the guest has published, a ring's worth at most. `true` if the guest is to be
-    /// notified of its answers.
+    /// Moves what the guest has published, a ring's worth at most and what `rate` allows.
     ///
     /// # Errors
     ///
@@ -48,19 +68,29 @@ impl GuestTx {
         &mut self,
         bench: &mut Workbench<G>,
         tap: &Tap,
+        rate: &Bucket,
         counters: &DirectionCounters,
-    ) -> Result<bool, Fault> {
+    ) -> Result<TxTurn, Fault> {
+        let meter = rate.meter(|| bench.now());
+        let mut turn = TxTurn::default();
+        if let Some(until) = meter.blocked_until() {
+            turn.blocked_until = (self.ring.unconsumed()? > 0).then_some(until);
+            return Ok(turn);
+        }
         let taken = self.ring.take_into(&mut bench.slots)?;
-        let mut notify = false;
         let mut next = 0;
         while next < taken {
-            let planned = self.plan(bench, taken, &mut next);
+            let planned = self.plan(bench, taken, &mut next, meter);
             bench.copy();
-            notify |= self.answer(bench)?;
+            turn.notify |= self.answer(bench)?;
             deliver(bench, tap, counters);
-            planned?;
+            if let Ended::Blocked(until) = planned? {
+                self.ring.put_back(taken - next);
+                turn.blocked_until = Some(until);
+                break;
+            }
         }
-        Ok(notify)
+        Ok(turn)
     }
 
     /// Arms the ring's event. `true` if the guest has published more meanwhile.
@@ -68,14 +98,16 @@ impl GuestTx {
         self.ring.arm()
     }
 
-    /// Plans the packets from slot `next` on until the burst is full or all slots are planned.
-    /// An empty burst holds any packet, so each call gets on by one packet at least, or fails.
+    /// Plans the packets from slot `next` on until the burst is full, all slots are planned, or
+    /// the rate is used up. An empty burst holds any packet, so each call gets on by one packet
+    /// at least, or it is blocked, or fails.
     fn plan<G>(
         &self,
         bench: &mut Workbench<G>,
         taken: usize,
         next: &mut usize,
-    ) -> Result<(), Fault> {
+        meter: Meter<'_>,
+    ) -> Result<Ended, Fault> {
         let Workbench {
             batch,
             slots,
@@ -86,6 +118,9 @@ impl GuestTx {
         tx_burst.clear();
         let mut cursor = Cursor::default();
         while *next < taken && !tx_burst.is_full() {
+            if let Some(until) = meter.blocked_until() {
+                return Ok(Ended::Blocked(until));
+            }
             let rest = slots.get(*next..taken).unwrap_or_default();
             let packet = netif::next_packet(rest, &self.limits)?;
             let size = packet.size as usize;
@@ -95,8 +130,9 @@ impl GuestTx {
                 .map_or(0, |first| usize::from(first.len));
             let full = packet.slots > batch.capacity() - batch.len();
             let Some(frame) = cursor.place(size, head).filter(|_| !full) else {
-                return Ok(());
+                return Ok(Ended::Full);
             };
+            meter.charge(size);
             let first_op = batch.len();
             let mut at = frame.start;
             for fragment in packet.fragments(rest) {
@@ -112,7 +148,7 @@ impl GuestTx {
                 frame,
             });
         }
-        Ok(())
+        Ok(Ended::Full)
     }
 
     /// Answers every slot of the burst in ring order and publishes the answers. `true` if the

@@ -4,9 +4,10 @@
 //! "tx" and "rx" are the guest's throughout, as in netif.h: tx comes from the guest, rx goes to
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
 //! and `guest_rx` (the turn's two halves). Beside them: [`negotiate`] (what the frontend asked
-//! for), [`offload`] with [`headers`] and [`vnet`] (checksums), [`workbench`] (a worker's
-//! buffers), [`counters`].
+//! for), [`offload`] with [`headers`] and [`vnet`] (checksums), [`rate`] and [`bucket`] (limits),
+//! [`workbench`] (a worker's buffers), [`counters`].
 
+pub mod bucket;
 pub mod counters;
 pub mod fault;
 mod guest_rx;
@@ -15,10 +16,13 @@ pub mod headers;
 pub mod negotiate;
 pub mod offload;
 pub mod queue;
+pub mod rate;
 pub mod vnet;
 pub mod workbench;
 
+pub use bucket::{Bucket, Limits, Meter};
 pub use counters::{DirectionCounters, DropReason, QueueCounters};
 pub use fault::Fault;
 pub use queue::{ConnectError, QueuePair, Turn};
+pub use rate::{Rate, RateError};
 pub use workbench::Workbench;

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use hotplug::Tap;
@@ -14,6 +15,7 @@ use xen_ring::{
     BackRing, DomId, EventChannels, Grants, LocalPort, PeerFault, RemotePort, SysError,
 };
 
+use super::bucket;
 use super::counters::QueueCounters;
 use super::fault::Fault;
 use super::guest_rx::GuestRx;
@@ -39,6 +41,7 @@ pub struct QueuePair {
     /// Ports that signalled and stay masked until their ring is found empty.
     masked: ArrayVec<LocalPort, 2>,
     tap: Tap,
+    limits: Arc<bucket::Limits>,
     counters: Arc<QueueCounters>,
 }
 
@@ -73,6 +76,8 @@ pub enum Turn {
     Again,
     /// Nothing to do until the next event: rings are armed, event channels unmasked.
     Idle,
+    /// Nothing to do until the next event or this moment, whichever is first.
+    Wait(Instant),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +103,7 @@ impl QueuePair {
             keys,
             features,
             tap,
+            limits,
             counters,
             ..
         } = request;
@@ -122,6 +128,7 @@ impl QueuePair {
             ports,
             masked: ArrayVec::new(),
             tap,
+            limits,
             counters,
         };
         for port in pair.ports() {
@@ -146,18 +153,25 @@ impl QueuePair {
         bench: &mut Workbench<G>,
         channels: &impl EventChannels,
     ) -> Result<Turn, Fault> {
-        if self.tx.turn(bench, &self.tap, &self.counters.tx)? {
+        let tx = self
+            .tx
+            .turn(bench, &self.tap, &self.limits.tx, &self.counters.tx)?;
+        if tx.notify {
             self.notify(channels, self.ports.tx());
         }
-        let rx = self.rx.turn(bench, &self.tap, &self.counters.rx)?;
+        let rx = self
+            .rx
+            .turn(bench, &self.tap, &self.limits.rx, &self.counters.rx)?;
         if rx.notify {
             self.notify(channels, self.ports.rx());
         }
-        if rx.more || self.tx.arm()? {
+        // A guest that waits for credit is not to signal what it adds to the queue meanwhile.
+        if rx.more || (tx.blocked_until.is_none() && self.tx.arm()?) {
             return Ok(Turn::Again);
         }
         self.unmask(channels);
-        Ok(Turn::Idle)
+        let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
+        Ok(due.map_or(Turn::Idle, Turn::Wait))
     }
 
     /// One of its ports has signalled and is masked now.

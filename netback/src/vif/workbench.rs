@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What a worker lends to whichever of its queue pairs has its turn: the grant device, the copy
-//! batch with its buffers, and room to plan a burst.
+//! batch with its buffers, room to plan a burst, and the time.
 //!
 //! Nothing here outlives a turn, so one set serves any number of vifs: an idle vif costs no
 //! buffer, and a busy one finds the buffers warm in the cache. Everything is allocated when the
 //! worker starts.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -42,8 +43,24 @@ pub struct Workbench<G> {
     pub(super) rx_burst: ArrayVec<PlannedRx, BURST_FRAMES>,
     /// The guest's buffers in the burst, in the order of the copies, with the bytes for each.
     pub(super) rx_taken: Vec<(RxRequest, u16)>,
+    /// The round's time.
+    clock: RoundClock,
     /// Keeps batches that fail as a whole from filling the log.
     failures: RateLimited,
+}
+
+/// The time, looked up once a round at most and only if somebody asks: on a Xen host it may take
+/// a system call.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RoundClock(Cell<Option<Instant>>);
+
+impl RoundClock {
+    /// The time of this round.
+    pub(super) fn now(&self) -> Instant {
+        let now = self.0.get().unwrap_or_else(Instant::now);
+        self.0.set(Some(now));
+        now
+    }
 }
 
 /// A packet of the guest on its way through a burst.
@@ -80,8 +97,19 @@ impl<G> Workbench<G> {
             tx_burst: ArrayVec::new(),
             rx_burst: ArrayVec::new(),
             rx_taken: Vec::with_capacity(BATCH_OPS),
+            clock: RoundClock::default(),
             failures: RateLimited::new(5, Duration::from_secs(10)),
         })
+    }
+
+    /// A new round begins: the time is to be looked up again.
+    pub fn new_round(&mut self) {
+        self.clock = RoundClock::default();
+    }
+
+    /// The time of this round.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
     }
 }
 
@@ -92,7 +120,7 @@ impl<G: Grants> Workbench<G> {
             for op in 0..self.batch.len() {
                 self.batch.set_status(op, GrantStatus::GENERAL_ERROR);
             }
-            if let Some(suppressed) = self.failures.allow(Instant::now()) {
+            if let Some(suppressed) = self.failures.allow(self.clock.now()) {
                 tracing::error!(%error, suppressed = if_any(suppressed), "a batch of grant copies failed as a whole");
             }
         }

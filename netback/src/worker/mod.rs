@@ -19,7 +19,7 @@ use xen_ring::{DomId, Hypervisor, SysError};
 use xenbus::DevicePath;
 
 use crate::vif::negotiate::{Features, QueueKeys};
-use crate::vif::{ConnectError, Fault, QueueCounters};
+use crate::vif::{ConnectError, Fault, Limits, QueueCounters};
 
 /// Which queue pair of which connection. A vif that connects again gets a new number, so that a
 /// late report about the old connection cannot be taken for the new one's.
@@ -37,6 +37,9 @@ pub enum Command {
     /// Map the rings, bind the event channels and start to move packets. Answered by
     /// [`What::Up`] or [`What::Failed`].
     Connect(Box<ConnectRequest>),
+    /// Give a queue pair a turn, though nothing has happened to it: what it waits for was changed
+    /// by the control thread. Not answered.
+    Look(QueueId),
     /// Give everything back. Always answered by [`What::Down`].
     Disconnect(QueueId),
     /// End the thread. Rings are unmapped and ports unbound; the frontends are not told.
@@ -56,6 +59,8 @@ pub struct ConnectRequest {
     pub features: Features,
     /// The worker's own handle of the vif's tap.
     pub tap: Tap,
+    /// The vif's rate limits, shared by all its queues.
+    pub limits: Arc<Limits>,
     /// Counters that outlive the connection.
     pub counters: Arc<QueueCounters>,
 }

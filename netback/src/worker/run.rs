@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A worker's loop: wait, mark the queue pairs that have something to do, give each of them one
-//! turn, and unmask the event channels of those that have run dry.
+//! turn, and unmask the event channels of those that have run dry. A queue pair may ask for a
+//! turn at a later moment; the loop sleeps no longer than until the next of those.
 //!
 //! Turns are bounded (a ring's worth in each direction) and go round, so one busy guest takes
 //! its share and no more.
@@ -8,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hotplug::Tap;
 use mio::unix::SourceFd;
@@ -17,6 +18,7 @@ use slab::Slab;
 use xen_ring::{EventChannels, Hypervisor, LocalPort, SysError};
 
 use super::{Command, ConnectRequest, Mailbox, QueueId, Report, WAKER, What};
+use crate::timers::Timers;
 use crate::vif::{ConnectError, QueuePair, Turn, Workbench};
 
 const EVENT_CHANNELS: Token = Token(1);
@@ -33,6 +35,7 @@ pub(super) struct Worker<H: Hypervisor> {
     by_id: HashMap<QueueId, usize>,
     by_port: HashMap<LocalPort, usize>,
     ready: VecDeque<usize>,
+    timers: Timers<usize>,
     pending: Vec<LocalPort>,
 }
 
@@ -42,6 +45,8 @@ struct Served {
     pair: QueuePair,
     /// In `ready` already.
     queued: bool,
+    /// Its timer.
+    wakes_at: Option<Instant>,
 }
 
 impl<H: Hypervisor> Worker<H> {
@@ -64,6 +69,7 @@ impl<H: Hypervisor> Worker<H> {
             by_id: HashMap::new(),
             by_port: HashMap::new(),
             ready: VecDeque::new(),
+            timers: Timers::default(),
             pending: Vec::new(),
         })
     }
@@ -71,9 +77,9 @@ impl<H: Hypervisor> Worker<H> {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         loop {
-            // With work at hand, only look whether there is more.
-            let timeout = (!self.ready.is_empty()).then_some(Duration::ZERO);
-            match self.poll.poll(&mut events, timeout) {
+            let polled = self.poll.poll(&mut events, self.timeout());
+            self.bench.new_round();
+            match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -92,8 +98,48 @@ impl<H: Hypervisor> Worker<H> {
                     Token(tap) => self.tap_readable(tap - FIRST_TAP),
                 }
             }
+            self.wake_due();
             self.round();
         }
+    }
+
+    /// How long to wait for events. With work at hand, only look whether there are more.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.timers.is_empty() {
+            return None;
+        }
+        self.timers.timeout(self.bench.now())
+    }
+
+    /// Marks the queue pairs whose moment has come.
+    fn wake_due(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        while let Some(key) = self.timers.pop(self.bench.now()) {
+            if let Some(served) = self.queues.get_mut(key) {
+                served.wakes_at = None;
+            }
+            self.make_ready(key);
+        }
+    }
+
+    /// Sees to it that a queue pair has a turn at `at` at the latest. An earlier timer stays: the
+    /// turn that it brings asks again.
+    fn wake_at(&mut self, key: usize, at: Instant) {
+        let Some(served) = self.queues.get_mut(key) else {
+            return;
+        };
+        match served.wakes_at {
+            Some(earlier) if earlier <= at => return,
+            Some(later) => self.timers.cancel(later, key),
+            None => {}
+        }
+        served.wakes_at = Some(at);
+        self.timers.set(at, key);
     }
 
     /// One turn for every queue pair that was ready when the round began.
@@ -108,6 +154,7 @@ impl<H: Hypervisor> Worker<H> {
             served.queued = false;
             match served.pair.turn(&mut self.bench, &self.channels) {
                 Ok(Turn::Again) => self.make_ready(key),
+                Ok(Turn::Wait(at)) => self.wake_at(key, at),
                 Ok(Turn::Idle) => {}
                 Err(fault) => {
                     let id = served.id;
@@ -176,6 +223,11 @@ impl<H: Hypervisor> Worker<H> {
                     };
                     self.tell(id, what);
                 }
+                Command::Look(id) => {
+                    if let Some(key) = self.by_id.get(&id).copied() {
+                        self.make_ready(key);
+                    }
+                }
                 Command::Disconnect(id) => {
                     if let Some(key) = self.by_id.get(&id).copied() {
                         self.release(key);
@@ -210,6 +262,7 @@ impl<H: Hypervisor> Worker<H> {
             id,
             pair,
             queued: false,
+            wakes_at: None,
         });
         self.by_id.insert(id, key);
         // A guest that was here before this backend may have published long ago.
@@ -222,6 +275,9 @@ impl<H: Hypervisor> Worker<H> {
             return;
         };
         self.by_id.remove(&served.id);
+        if let Some(at) = served.wakes_at {
+            self.timers.cancel(at, key);
+        }
         for port in served.pair.ports() {
             self.by_port.remove(&port);
         }

@@ -391,3 +391,36 @@ fn a_snapshot_reads_well() {
     assert_eq!(back.snapshot().to_string(), expected);
     assert!(format!("{back:?}").contains("req_cons: 12"));
 }
+
+/// What is put back is taken again from where it was; what has been answered stays answered.
+#[test]
+fn requests_that_are_put_back_are_taken_again() {
+    for start in STARTS {
+        let (mut front, mut back) = tx_at(start);
+        push_all(&mut front, &[0, 1, 2, 3].map(|id| request(id, 0, 60)));
+        assert_eq!(take_all(&mut back).len(), 4);
+        back.respond(okay(0)).unwrap();
+        back.put_back(2);
+        assert_eq!((back.take(), back.unanswered()), (None, 1));
+        push_all(&mut front, &[request(4, 0, 60)]);
+        let again: Vec<_> = take_all(&mut back)
+            .iter()
+            .map(|slot| slot.as_request().id)
+            .collect();
+        assert_eq!(again, [2, 3, 4]);
+        back.put_back(100);
+        assert_eq!(back.unanswered(), 0);
+        assert_eq!(back.respond(okay(1)), Err(ResponseOverflow));
+        let again: Vec<_> = take_all(&mut back)
+            .iter()
+            .map(|slot| slot.as_request().id)
+            .collect();
+        assert_eq!(again, [1, 2, 3, 4]);
+        for id in again {
+            back.respond(okay(id)).unwrap();
+        }
+        let _ = back.publish();
+        let ids: Vec<_> = read_all(&mut front).iter().map(|(_, id, _)| *id).collect();
+        assert_eq!(ids, [0, 1, 2, 3, 4]);
+    }
+}

@@ -10,6 +10,7 @@ fn golden() {
 
 VIF     GUEST                            STATE         QUEUES  FEATURES              TX PACKETS  TX BYTES  RX PACKETS  RX BYTES
 vif1.0  web (1)                          Connected          1  sg csum4 csum6 split       1.23M  4.10 GiB        9999     512 B
+    tx limited to 1.68 Mbit/s
     tx dropped: 12 tap-full
     rx dropped: 3 guest-slow, 1 too-long
     rx errors: 7 grant-copy
@@ -98,9 +99,13 @@ fn json_names_are_what_programs_rely_on() {
             "script": "/etc/xen/scripts/vif-bridge",
             "bridge": "xenbr0",
             "mtu": 1500,
-            "tx": { "packets": 1234567, "bytes": 4402341478_u64, "drops": { "tap-full": 12, "never": 0 }, "errors": {} },
+            "tx": {
+                "packets": 1234567, "bytes": 4402341478_u64, "limit_mbit_per_second": 1.6776,
+                "drops": { "tap-full": 12, "never": 0 }, "errors": {}
+            },
             "rx": {
-                "packets": 9999, "bytes": 512, "drops": { "guest-slow": 3, "too-long": 1 },
+                "packets": 9999, "bytes": 512, "limit_mbit_per_second": null,
+                "drops": { "guest-slow": 3, "too-long": 1 },
                 "errors": { "grant-copy": 7 }
             }
         }]

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The bucket against a clock of the tests' own.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn rate(text: &str) -> Rate {
+    Rate::from_node(text).unwrap()
+}
+
+/// Sends frames of `len` bytes from `from` to `to`, sleeping as it is told, and returns their number.
+fn sent(bucket: &Bucket, from: Instant, to: Instant, len: usize) -> u64 {
+    let (mut now, mut frames) = (from, 0);
+    loop {
+        let meter = bucket.meter(|| now);
+        match meter.blocked_until() {
+            Some(at) if at >= to => return frames,
+            Some(at) => {
+                assert!(at > now, "a sleep ends in the future");
+                now = at;
+            }
+            None => {
+                meter.charge(len);
+                frames += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn no_limit_asks_no_clock() {
+    let start = Instant::now();
+    let bucket = Bucket::new(None, start);
+    let meter = bucket.meter(|| panic!("the clock was asked"));
+    for _ in 0..1_000 {
+        assert_eq!(meter.blocked_until(), None);
+        meter.charge(65_535);
+    }
+}
+
+/// A burst at once, and from then on the rate, whatever the frames' size.
+#[test]
+fn a_burst_and_then_the_rate() {
+    // 1 MB/s in steps of 50 ms, as libxl writes "8Mb/s".
+    for len in [60, 1_514, 65_535] {
+        let start = Instant::now();
+        let bucket = Bucket::new(Some(rate("50000,50000")), start);
+        let at_once = sent(&bucket, start, start + Duration::from_nanos(1), len);
+        let burst = BURST_BYTES.div_ceil(len as u64);
+        assert!((burst..=burst + 1).contains(&at_once), "{len}: {at_once}");
+        let seconds = 100;
+        let end = start + Duration::from_secs(seconds);
+        let bytes = sent(&bucket, start, end, len) * len as u64;
+        let expected = seconds * 1_000_000;
+        assert!(
+            bytes.abs_diff(expected) <= 2 * 65_535,
+            "{len}: {bytes} bytes"
+        );
+    }
+}
+
+#[test]
+fn a_frame_larger_than_what_an_interval_brings_passes() {
+    let start = Instant::now();
+    let bucket = Bucket::new(Some(rate("100,50000")), start);
+    let end = start + Duration::from_secs(3_600);
+    let frames = sent(&bucket, start, end, 65_535);
+    // 2000 bytes per second.
+    assert!((110..=113).contains(&frames), "{frames}");
+}
+
+/// Nothing comes of time that passes without traffic, beyond a burst.
+#[test]
+fn an_idle_vif_saves_up_a_burst_and_no_more() {
+    let start = Instant::now();
+    let bucket = Bucket::new(Some(rate("50000,50000")), start);
+    let later = start + Duration::from_secs(86_400);
+    let bytes = sent(&bucket, later, later + Duration::from_nanos(1), 1_000) * 1_000;
+    assert!(
+        (BURST_BYTES..BURST_BYTES + 2_000).contains(&bytes),
+        "{bytes}"
+    );
+}
+
+/// With steps of 50 us, a worker that sleeps for whole milliseconds still gets the rate.
+#[test]
+fn a_late_riser_loses_nothing() {
+    let start = Instant::now();
+    // 10 Gbit/s.
+    let bucket = Bucket::new(Some(rate("62500,50")), start);
+    let (mut now, mut bytes) = (start, 0_u64);
+    while now < start + Duration::from_secs(1) {
+        let meter = bucket.meter(|| now);
+        while meter.blocked_until().is_none() {
+            meter.charge(1_514);
+            bytes += 1_514;
+        }
+        now += Duration::from_millis(2);
+    }
+    let expected = 1_250_000_000_f64;
+    assert!((bytes as f64 / expected - 1.0).abs() < 0.02, "{bytes}");
+}
+
+#[test]
+fn queues_share_one_bucket() {
+    let start = Instant::now();
+    let bucket = Bucket::new(Some(rate("50000,50000")), start);
+    let (one, other) = (bucket.meter(|| start), bucket.meter(|| start));
+    one.charge(131_072);
+    other.charge(1);
+    assert!(one.blocked_until().is_some() && other.blocked_until().is_some());
+}
+
+#[test]
+fn a_new_rate_begins_with_a_full_bucket() {
+    let start = Instant::now();
+    let bucket = Bucket::new(Some(rate("1,1000000")), start);
+    bucket.meter(|| start).charge(600_000);
+    let blocked = bucket.meter(|| start).blocked_until().unwrap();
+    assert_eq!(
+        blocked,
+        start + SLEEP_MAX,
+        "five days of debt, an hour's sleep"
+    );
+    let later = start + Duration::from_secs(1);
+    bucket.set(Some(rate("50000,50000")));
+    let meter = bucket.meter(|| later);
+    assert_eq!(meter.blocked_until(), None);
+    meter.charge(131_072 + 1_000);
+    assert_eq!(
+        meter.blocked_until(),
+        Some(later + Duration::from_millis(1))
+    );
+    bucket.set(None);
+    assert_eq!(bucket.meter(|| later).blocked_until(), None);
+}
+
+/// A worker that still charges at the old rate after the change cannot bring more than a bounded debt.
+#[test]
+fn a_charge_at_the_old_rate_does_little_harm() {
+    let start = Instant::now();
+    let bucket = Bucket::new(Some(rate("1,1000000")), start);
+    let old = bucket.meter(|| start);
+    bucket.set(Some(rate("1048576,1000000")));
+    for _ in 0..100 {
+        old.charge(65_535);
+    }
+    let blocked = bucket.meter(|| start).blocked_until().unwrap();
+    assert!(blocked <= start + Duration::from_millis(1_001));
+    assert_eq!(bucket.meter(|| blocked).blocked_until(), None);
+}
+
+#[test]
+fn extreme_rates_do_no_harm() {
+    let start = Instant::now();
+    for text in [
+        "1,18446744073709551615",
+        "18446744073709551615,1",
+        "18446744073709551615,18446744073709551615",
+        "1,1",
+    ] {
+        let bucket = Bucket::new(Some(rate(text)), start);
+        for seconds in [0, 1, 1 << 20, 1 << 33] {
+            let now = start.checked_add(Duration::from_secs(seconds)).unwrap();
+            let meter = bucket.meter(|| now);
+            meter.charge(usize::MAX);
+            meter.charge(0);
+            let until = meter.blocked_until().unwrap_or(now);
+            assert!(until <= now + SLEEP_MAX, "{text}");
+        }
+    }
+}
+
+proptest! {
+    /// Never more than the burst and the rate allow, plus the one frame that goes into debt.
+    #[test]
+    fn no_more_than_the_limit(
+        bytes in 1_u64..1 << 32,
+        micros in 1_u64..10_000_000,
+        steps in proptest::collection::vec((0_u64..5_000_000, 1_usize..65_536), 1..200),
+    ) {
+        let start = Instant::now();
+        let bucket = Bucket::new(Some(rate(&format!("{bytes},{micros}"))), start);
+        let per_micro = bytes as f64 / micros as f64;
+        let burst = (BURST_BYTES as f64).max(bytes as f64).max(per_micro * 10_000.0);
+        let (mut passed, mut sent) = (0, 0_u64);
+        for (pause, len) in steps {
+            passed += pause;
+            let now = start + Duration::from_micros(passed);
+            let meter = bucket.meter(|| now);
+            if meter.blocked_until().is_none() {
+                meter.charge(len);
+                sent += len as u64;
+            }
+        }
+        let most = burst + per_micro * passed as f64 + 65_536.0;
+        prop_assert!(sent as f64 <= most * 1.001, "{sent} of {most}");
+    }
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Limits: what is beyond the rate waits, nothing is lost, and a change takes effect in the midst of traffic.
+//!
+//! The clock can only be too slow for these tests, and they say how much may have passed at most, or at least.
+
+use std::time::{Duration, Instant};
+
+use netback::demo::guest::checksum::Checksum;
+use netback::demo::guest::netfront::Netfront;
+use netback::demo::toolstack::VifSpec;
+use netback::vif::Rate;
+use netback_tests::World;
+use netback_tests::world::{PATIENCE, until};
+use xenbus::Xs;
+
+use crate::hood::{flood, force_away, linux, neighbourhood};
+
+/// Bytes that pass at once whatever the rate is.
+const BURST: u64 = 131_072;
+/// A byte per second: beyond the burst, next to nothing passes while a test lasts.
+const CRAWL: &str = "1,1000000";
+
+fn with_rate(rate: &str) -> impl FnOnce(&mut VifSpec) {
+    let rate = rate.to_owned();
+    move |vif| vif.extra.push(("rate".to_owned(), rate))
+}
+
+fn write_rate(world: &World, vif: &VifSpec, rate: &str) {
+    let node = format!("{}/rate", vif.backend_dir());
+    world.toolstack().store().write(&node, rate).unwrap();
+}
+
+fn remove_rate(world: &World, vif: &VifSpec) {
+    let node = format!("{}/rate", vif.backend_dir());
+    world.toolstack().store().rm(&node).unwrap();
+}
+
+/// The limit that `netback status` shows, in Mbit/s: of what the guest transmits.
+fn shown(world: &World, vif: &VifSpec) -> Option<f64> {
+    world.vif_status(vif).unwrap().tx.limit_mbit_per_second
+}
+
+/// Publishes so many frames of 1000 bytes.
+fn send(netfront: &mut Netfront, frames: u64) {
+    for _ in 0..frames {
+        netfront.send(&[0xff; 1_000], Checksum::Complete).unwrap();
+    }
+    netfront.flush();
+}
+
+/// Waits until so many frames have been answered, all well.
+fn wait_answered(netfront: &mut Netfront, frames: u64) {
+    until("frames are taken from the ring", || {
+        netfront.flush();
+        netfront.stats().tx_okay >= frames
+    });
+    let stats = netfront.stats();
+    assert_eq!((stats.tx_error, stats.tx_dropped), (0, 0), "{stats:?}");
+    assert_eq!(stats.violations.count, 0, "{stats:?}");
+}
+
+/// A connected frontend whose vif has a rate from the beginning.
+fn raw_with_rate(world: &World, dom: u16, rate: &str) -> (VifSpec, Netfront) {
+    let vif = world.create_as(dom, with_rate(rate));
+    world.wait_init(&vif);
+    world.run_script(&vif);
+    let mut netfront = world.frontend(&vif, linux());
+    netfront.connect(PATIENCE).unwrap();
+    (vif, netfront)
+}
+
+#[test]
+fn what_is_beyond_the_rate_waits_in_the_ring() {
+    let world = World::new();
+    let (vif, mut netfront) = raw_with_rate(&world, 1, CRAWL);
+    send(&mut netfront, 250);
+    let at_once = BURST.div_ceil(1_000);
+    wait_answered(&mut netfront, at_once);
+    // Signals change nothing about it.
+    for _ in 0..50 {
+        netfront.kick();
+        netfront.flush();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let taken = netfront.stats().tx_okay;
+    assert!((at_once..=at_once + 1).contains(&taken), "{taken}");
+    let status = world.vif_status(&vif).unwrap();
+    assert!(status.tx.drops.is_empty(), "{status:?}");
+    assert_eq!(status.tx.packets, taken);
+
+    // A rate that is lifted lets go of them all, and nobody had to signal.
+    remove_rate(&world, &vif);
+    wait_answered(&mut netfront, 250);
+    assert_eq!(world.vif_status(&vif).unwrap().tx.packets, 250);
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}
+
+#[test]
+fn a_limited_guest_still_receives() {
+    let world = World::new();
+    let (vif, mut netfront) = raw_with_rate(&world, 1, CRAWL);
+    send(&mut netfront, 250);
+    wait_answered(&mut netfront, BURST.div_ceil(1_000));
+    flood(1, 300, 200);
+    until("frames arrive", || {
+        while netfront.receive().is_some() {}
+        netfront.flush();
+        netfront.stats().rx_frames >= 300
+    });
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}
+
+/// No event comes to a worker whose guest waits: it has to wake by itself, again and again.
+#[test]
+fn the_rate_is_kept_over_time() {
+    let world = World::new();
+    // 1 MB/s.
+    let (vif, mut netfront) = raw_with_rate(&world, 1, "50000,50000");
+    let started = Instant::now();
+    send(&mut netfront, 250);
+    wait_answered(&mut netfront, 250);
+    send(&mut netfront, 250);
+    wait_answered(&mut netfront, 500);
+    // 500 kB less a burst and a frame take 367 ms at least.
+    assert!(started.elapsed() >= Duration::from_millis(367));
+    assert_eq!(world.vif_status(&vif).unwrap().tx.dropped(), 0);
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}
+
+#[test]
+fn the_guests_own_stack_gets_along_with_a_limit() {
+    let world = World::new();
+    let vif = world.create_as(1, with_rate("100000,50000"));
+    world.wait_init(&vif);
+    world.run_script(&vif);
+    let guest = world.boot(vif, 1500, linux());
+    guest.wait_connected();
+    guest.exercise();
+    guest.assert_well_served();
+    assert_eq!(world.vif_status(&guest.vif).unwrap().tx.dropped(), 0);
+    world.detach(&guest.vif);
+    guest.stop().unwrap();
+    world.finish_empty();
+}
+
+#[test]
+fn a_rate_that_changes_is_followed() {
+    let world = World::new();
+    let (vif, mut netfront) = world.raw(1, linux());
+    assert_eq!(shown(&world, &vif), None);
+    for (rate, mbit) in [
+        (CRAWL, Some(0.000_008)),
+        ("1000000,50000", Some(160.0)),
+        ("nonsense", None),
+        (CRAWL, Some(0.000_008)),
+        ("10485,50000", Some(1.6776)),
+    ] {
+        write_rate(&world, &vif, rate);
+        until(rate, || shown(&world, &vif) == mbit);
+    }
+    let table = netback::control::render::table(&world.status());
+    assert!(table.contains("tx limited to 1.68 Mbit/s"), "{table}");
+
+    // From a crawl to a rate, with packets that wait.
+    write_rate(&world, &vif, CRAWL);
+    until("it crawls", || shown(&world, &vif) == Some(0.000_008));
+    send(&mut netfront, 200);
+    write_rate(&world, &vif, "1000000,50000");
+    wait_answered(&mut netfront, 200);
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}
+
+#[test]
+fn a_rate_outlives_a_reconnection_and_a_restart() {
+    let mut world = World::new();
+    let (vif, mut netfront) = raw_with_rate(&world, 1, "1000000,50000");
+    assert_eq!(shown(&world, &vif), Some(160.0));
+    netfront.close(PATIENCE).unwrap();
+    netfront.open(PATIENCE).unwrap();
+    assert_eq!(shown(&world, &vif), Some(160.0));
+    world.restart_daemon();
+    until("the new daemon has it too", || {
+        world
+            .vif_status(&vif)
+            .is_some_and(|status| status.tx.limit_mbit_per_second == Some(160.0))
+    });
+    send(&mut netfront, 200);
+    wait_answered(&mut netfront, 200);
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}
+
+/// The node is the toolstack's; whatever it writes there limits nobody by mistake, and harms nobody else.
+#[test]
+fn a_rate_that_makes_no_sense_is_no_limit() {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = raw_with_rate(&hood.world, 1, "");
+    let long = "9".repeat(2_000);
+    let mut sent = 0;
+    for nonsense in [
+        "",
+        ",",
+        "0,50000",
+        "10485,0",
+        "-1,50000",
+        "10485,-1",
+        "18446744073709551616,1",
+        "1,18446744073709551616",
+        "0x10,1",
+        "\u{1b}[31m,\n",
+        &long,
+        "1,1,1",
+    ] {
+        write_rate(&hood.world, &vif, CRAWL);
+        until("it crawls", || shown(&hood.world, &vif).is_some());
+        send(&mut netfront, 200);
+        sent += 200;
+        write_rate(&hood.world, &vif, nonsense);
+        wait_answered(&mut netfront, sent);
+        assert_eq!(shown(&hood.world, &vif), None, "{nonsense:?}");
+        assert_eq!(hood.world.error(&vif), None);
+    }
+    // As large as it gets: taken as it is.
+    write_rate(
+        &hood.world,
+        &vif,
+        "18446744073709551615,18446744073709551615",
+    );
+    until("it is taken", || shown(&hood.world, &vif) == Some(8.0));
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
+#[test]
+fn what_a_guest_receives_is_limited_too() {
+    let world = World::with(|config| {
+        // 1 MB/s.
+        config.limits.rate_to_guest = Some(Rate::from_config("1MB/s").unwrap());
+    });
+    let guest = world.guest(1, linux());
+    let status = world.vif_status(&guest.vif).unwrap();
+    assert_eq!(status.rx.limit_mbit_per_second, Some(8.0));
+    assert_eq!(status.tx.limit_mbit_per_second, None);
+    let started = Instant::now();
+    guest.tcp(600_000);
+    // A burst, and one frame of at most 64 KiB that goes into debt.
+    assert!(started.elapsed() >= Duration::from_millis(400));
+    guest.assert_well_served();
+    world.detach(&guest.vif);
+    guest.stop().unwrap();
+    world.finish_empty();
+}
+
+#[test]
+fn what_is_beyond_the_rate_to_the_guest_waits_in_the_tap() {
+    let world = World::with(|config| {
+        config.limits.rate_to_guest = Some(Rate::from_config("8b/s").unwrap());
+    });
+    let (vif, mut netfront) = world.raw(1, linux());
+    // 1042 bytes each, headers included; fewer than fit in the tap's queue.
+    flood(1, 300, 1_000);
+    let at_once = BURST.div_ceil(1_042);
+    let received = |netfront: &mut Netfront| {
+        while netfront.receive().is_some() {}
+        netfront.flush();
+        netfront.stats().rx_frames
+    };
+    // What else the host sends (it looks for neighbours) is small, and is charged too.
+    until("a burst arrives", || received(&mut netfront) >= at_once - 8);
+    for _ in 0..50 {
+        netfront.kick();
+        std::thread::sleep(Duration::from_millis(1));
+        let bytes = {
+            received(&mut netfront);
+            netfront.stats().rx_bytes
+        };
+        assert!(bytes <= BURST + 1_042 + 1_000, "{bytes}");
+    }
+    assert!(world.vif_status(&vif).unwrap().rx.drops.is_empty());
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}

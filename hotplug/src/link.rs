@@ -87,6 +87,12 @@ pub fn set_tx_queue_len(name: &str, len: u32) -> io::Result<()> {
     netlink::set_tx_queue_len(sys::index(socket()?.as_fd(), IfReq::named(name)?)?, len)
 }
 
+/// How many queues of a tap are attached to descriptors at the moment, here and in other processes. 0 also for an
+/// interface that can have one at most, and before Linux 4.18, which does not tell.
+pub fn tap_queues(name: &str) -> io::Result<u32> {
+    netlink::tun_queues(sys::index(socket()?.as_fd(), IfReq::named(name)?)?)
+}
+
 const IFF_UP: u16 = 1;
 
 fn set_flag(name: &str, up: bool) -> io::Result<()> {

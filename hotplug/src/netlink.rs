@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one link setting for which the ioctl is not enough: the transmit queue's length.
+//! What the ioctls cannot do, over rtnetlink(7): set the transmit queue's length, and count the queues of a tap.
 //!
 //! SIOCSIFTXQLEN asks for CAP_NET_ADMIN in the initial user namespace, even in a network namespace of one's own;
-//! RTM_NEWLINK with IFLA_TXQLEN (rtnetlink(7)) asks for it where the interface is.
+//! RTM_NEWLINK with IFLA_TXQLEN asks for it where the interface is. How many queues are attached is told by
+//! RTM_GETLINK only (<linux/if_link.h>, IFLA_TUN_NUM_QUEUES).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,12 +14,41 @@ use nix::sys::socket::{
 
 /// Length of struct nlmsghdr.
 const HEADER: usize = 16;
-/// Length of the whole request: header, struct ifinfomsg (16), and one attribute with an int (8).
-const REQUEST: usize = HEADER + 16 + 8;
+/// Length of struct ifinfomsg.
+const LINK: usize = 16;
+/// Length of a request: header, ifinfomsg, and one attribute with an int (8) at most.
+const REQUEST: usize = HEADER + LINK + 8;
+/// Room for an answer; the kernel makes it fit into a page or two.
+const ANSWER: usize = 32 * 1024;
 const IFLA_TXQLEN: u16 = 13;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_TUN_NUM_QUEUES: u16 = 8;
 
 /// Sets the transmit queue's length of the interface with this index, in the calling thread's network namespace.
 pub(crate) fn set_tx_queue_len(index: i32, len: u32) -> io::Result<()> {
+    outcome(&ask(&request(index, len))?)
+}
+
+/// Queues of the tap with this index that are attached to a descriptor; 0 for one that is not of the kind that can
+/// have several (or before Linux 4.18).
+pub(crate) fn tun_queues(index: i32) -> io::Result<u32> {
+    let answer = ask(&query(index))?;
+    if answer.get(4..6) != Some(libc::RTM_NEWLINK.to_ne_bytes().as_slice()) {
+        return outcome(&answer).and(Err(strange()));
+    }
+    let attributes = answer.get(HEADER + LINK..).ok_or_else(strange)?;
+    let count = attribute(attributes, IFLA_LINKINFO)
+        .and_then(|info| attribute(info, IFLA_INFO_DATA))
+        .and_then(|data| attribute(data, IFLA_TUN_NUM_QUEUES));
+    match count {
+        None => Ok(0),
+        Some(count) => Ok(u32::from_ne_bytes(count.try_into().map_err(|_| strange())?)),
+    }
+}
+
+/// Sends one request and returns the kernel's first message in answer, whole.
+fn ask(request: &[u8]) -> io::Result<Vec<u8>> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(
         AddressFamily::Netlink,
@@ -28,14 +58,53 @@ pub(crate) fn set_tx_queue_len(index: i32, len: u32) -> io::Result<()> {
     )?;
     sendto(
         socket.as_raw_fd(),
-        &request(index, len),
+        request,
         &NetlinkAddr::new(0, 0),
         MsgFlags::empty(),
     )?;
     // The kernel answers a request while it takes it in, so this does not wait.
-    let mut answer = [0; 256];
+    let mut answer = vec![0; ANSWER];
     let n = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    outcome(answer.get(..n).unwrap_or_default())
+    answer.truncate(n);
+    let len = answer.first_chunk().map(|len| u32::from_ne_bytes(*len));
+    match len.and_then(|len| usize::try_from(len).ok()) {
+        Some(len) if (HEADER..=n).contains(&len) => {
+            answer.truncate(len);
+            Ok(answer)
+        }
+        _ => Err(strange()),
+    }
+}
+
+/// The value of the first attribute of this kind. Attributes are: length (of header and value), kind, value, padded
+/// to four bytes.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    const NESTED_FLAGS: u16 = 0xc000;
+    while let Some(&[a, b, c, d]) = attributes.first_chunk() {
+        let len = usize::from(u16::from_ne_bytes([a, b]));
+        let value = attributes.get(4..len)?;
+        if u16::from_ne_bytes([c, d]) & !NESTED_FLAGS == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get(len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// RTM_GETLINK for one interface.
+fn query(index: i32) -> Vec<u8> {
+    const _: () = assert!(libc::NLM_F_REQUEST == 1);
+    let mut bytes = Vec::with_capacity(REQUEST);
+    // nlmsghdr: length, type, flags, sequence number, port.
+    bytes.extend(32_u32.to_ne_bytes());
+    bytes.extend(libc::RTM_GETLINK.to_ne_bytes());
+    bytes.extend(1_u16.to_ne_bytes());
+    bytes.extend([0; 8]);
+    // ifinfomsg: family and type (unspecified), index, flags and their mask.
+    bytes.extend([0; 4]);
+    bytes.extend(index.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes
 }
 
 fn request(index: i32, len: u32) -> Vec<u8> {
@@ -70,11 +139,15 @@ fn outcome(answer: &[u8]) -> io::Result<()> {
         Some(code @ i32::MIN..0) if kind == Some(2_u16.to_ne_bytes().as_slice()) => {
             Err(io::Error::from_raw_os_error(code.saturating_neg()))
         }
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the kernel's answer over netlink is no acknowledgement",
-        )),
+        _ => Err(strange()),
     }
+}
+
+fn strange() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the kernel's answer over netlink is none to what was asked",
+    )
 }
 
 #[cfg(test)]
@@ -123,6 +196,37 @@ mod tests {
             );
         }
         assert!(outcome(&answer(2, i32::MIN)).is_err());
+    }
+
+    #[test]
+    fn attributes_are_found_at_any_place_and_cut_ones_are_not() {
+        let mut bytes = vec![];
+        // An attribute of one byte and three of padding, then one with the nested flag around another.
+        bytes.extend(
+            [[5_u16, 7], [1, 0], [12, 18 | 0x8000], [8, 2]]
+                .as_flattened()
+                .iter()
+                .flat_map(|n| n.to_ne_bytes()),
+        );
+        bytes.extend(42_u32.to_ne_bytes());
+        assert_eq!(attribute(&bytes, 7), Some([1].as_slice()));
+        let nested = attribute(&bytes, 18).unwrap();
+        assert_eq!(attribute(nested, 2), Some(42_u32.to_ne_bytes().as_slice()));
+        assert_eq!(attribute(&bytes, 2), None);
+        for len in 0..bytes.len() {
+            assert_eq!(attribute(&bytes[..len], 18), None, "{len}");
+        }
+        // A length that does not even hold the attribute's own header ends the search.
+        assert_eq!(attribute(&[0; 8], 18), None);
+        assert_eq!(attribute(&[0; 8], 0), None);
+    }
+
+    #[test]
+    fn an_interface_that_is_no_tap_has_no_queues_of_one() {
+        let lo = crate::link::index("lo").unwrap();
+        assert_eq!(tun_queues(lo.try_into().unwrap()).unwrap(), 0);
+        let error = tun_queues(i32::MAX).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
     }
 
     #[test]

@@ -43,8 +43,12 @@ pub struct TapOptions {
     pub mac: MacAddr,
     /// Whether the interface outlives the process.
     pub persist: bool,
-    /// Number of queues; IFF_MULTI_QUEUE is asked for only when there is more than one. 0 counts as 1.
-    pub queues: u16,
+    /// Whether a new tap can have further queues ([`Tap::attach_queue`]). One that is attached again stays as it was
+    /// made: [`Tap::is_multi_queue`] tells.
+    ///
+    /// It is not for free: Linux gives such a tap 256 transmit queues with a queueing discipline each, some MiB of
+    /// kernel memory, however few of them are attached.
+    pub multi_queue: bool,
 }
 
 impl Default for TapOptions {
@@ -54,7 +58,7 @@ impl Default for TapOptions {
             txqueuelen: 500,
             mac: MacAddr::BACKEND,
             persist: true,
-            queues: 1,
+            multi_queue: false,
         }
     }
 }
@@ -151,26 +155,28 @@ impl Tap {
     /// name ([`Tap::created`] tells which). A failure leaves no new interface behind.
     pub fn create(name: &str, options: &TapOptions) -> Result<Self, TapError> {
         let request = IfReq::named(name).map_err(TapError::BadName)?;
-        let created = !link::exists(name).map_err(TapError::of("ask for network interfaces"))?;
-        let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = open(DEVICE, flags, Mode::empty())
-            .map_err(io::Error::from)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::PermissionDenied => TapError::of(format!("open {DEVICE}"))(error),
-                _ => TapError::NoTun(error),
-            })?;
-        let multi = if options.queues > 1 {
-            tun::IFF_MULTI_QUEUE
-        } else {
-            0
-        };
-        let flags = tun::IFF_TAP | tun::IFF_NO_PI | tun::IFF_VNET_HDR | multi;
-        tun::attach(fd.as_fd(), request.with_flags(flags)).map_err(|error| {
-            match error.raw_os_error() {
-                Some(libc::EBUSY) => TapError::Busy(name.to_owned()),
-                Some(libc::EINVAL) if !created => TapError::NotOurs(name.to_owned()),
-                _ => TapError::of(format!("create the tap {name}"))(error),
+        let asked = TapError::of("ask for network interfaces");
+        let created = !link::exists(name).map_err(asked)?;
+        // One with many queues would take this one, too.
+        let asked = TapError::of(format!("ask for the queues of the tap {name}"));
+        if !created && link::tap_queues(name).map_err(asked)? > 0 {
+            return Err(TapError::Busy(name.to_owned()));
+        }
+        let fd = open_tun().map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => TapError::of(format!("open {DEVICE}"))(error),
+            _ => TapError::NoTun(error),
+        })?;
+        let attach = |multi| tun::attach(fd.as_fd(), request.with_flags(tap_flags(multi)));
+        let attached = match attach(options.multi_queue) {
+            Err(error) if !created && error.raw_os_error() == Some(libc::EINVAL) => {
+                attach(!options.multi_queue)
             }
+            other => other,
+        };
+        attached.map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY) => TapError::Busy(name.to_owned()),
+            Some(libc::EINVAL) if !created => TapError::NotOurs(name.to_owned()),
+            _ => TapError::of(format!("create the tap {name}"))(error),
         })?;
         let tap = Self { fd, created };
         tap.configure(name, options)?;
@@ -204,6 +210,32 @@ impl Tap {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         Ok(Self { fd, created: false })
+    }
+
+    /// Whether it can have further queues.
+    pub fn is_multi_queue(&self) -> io::Result<bool> {
+        Ok(tun::interface(self.fd.as_fd())?.flags() & tun::IFF_MULTI_QUEUE != 0)
+    }
+
+    /// Attaches one more queue. Header, offloads and everything else are the interface's and hold for it too.
+    ///
+    /// From now on the host puts a share of the frames into this queue, and they stay there until somebody reads
+    /// them: whoever does not read it must drop it.
+    pub fn attach_queue(&self) -> Result<Self, TapError> {
+        let queue = self.at_link(|name| {
+            let fd = open_tun()?;
+            tun::attach(fd.as_fd(), IfReq::named(name)?.with_flags(tap_flags(true)))?;
+            Ok(Self { fd, created: false })
+        });
+        let same = queue.and_then(|queue| {
+            // Renamed in between, the name would have made a new interface, which goes with the descriptor.
+            if queue.ifindex()? == self.ifindex()? {
+                Ok(queue)
+            } else {
+                Err(io::Error::other("it was renamed at that moment"))
+            }
+        });
+        same.map_err(TapError::of("attach another queue to the tap"))
     }
 
     /// Another descriptor of the same tap, for a worker.
@@ -314,6 +346,17 @@ impl Tap {
             visit.join().map_err(died)?
         })
     }
+}
+
+fn open_tun() -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    Ok(open(DEVICE, flags, Mode::empty())?)
+}
+
+/// Every queue of an interface is attached with the same flags.
+fn tap_flags(multi_queue: bool) -> u16 {
+    let multi = if multi_queue { tun::IFF_MULTI_QUEUE } else { 0 };
+    tun::IFF_TAP | tun::IFF_NO_PI | tun::IFF_VNET_HDR | multi
 }
 
 fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {

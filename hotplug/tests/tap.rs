@@ -49,7 +49,15 @@ const TESTS: &[(&str, fn())] = &[
     ("frames_carry_a_header", frames_carry_a_header),
     ("an_injected_frame_is_read", an_injected_frame_is_read),
     ("carrier_and_offload_are_set", carrier_and_offload_are_set),
-    ("many_queues_can_be_asked_for", many_queues_can_be_asked_for),
+    ("queues_come_and_go", queues_come_and_go),
+    (
+        "a_queue_is_attached_wherever_the_tap_is",
+        a_queue_is_attached_wherever_the_tap_is,
+    ),
+    (
+        "a_tap_keeps_its_kind_and_has_one_owner",
+        a_tap_keeps_its_kind_and_has_one_owner,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -461,21 +469,104 @@ fn carrier_and_offload_are_set() {
     assert!(error.is_err(), "segmentation without checksums is nonsense");
 }
 
-fn many_queues_can_be_asked_for() {
-    let tap = Tap::create(
-        "vif1.0",
-        &TapOptions {
-            queues: 2,
-            ..options()
-        },
-    )
-    .unwrap();
-    let shown = Command::new("ip")
-        .args(["-details", "link", "show", "vif1.0"])
-        .output()
-        .unwrap();
-    assert!(String::from_utf8_lossy(&shown.stdout).contains(" multi_queue "));
-    drop(tap);
-    let error = Tap::create("vif1.0", &options()).unwrap_err();
-    assert!(matches!(error, TapError::NotOurs(_)), "{error}");
+fn with_queues() -> TapOptions {
+    TapOptions {
+        multi_queue: true,
+        ..options()
+    }
+}
+
+/// Reads all that waits in a queue; true if there is one of these datagrams' frames.
+fn drain(queue: &Tap) -> bool {
+    let mut any = false;
+    let mut buffer = [0; 2048];
+    while let Ok(len) = queue.read_vectored(&mut [IoSliceMut::new(&mut buffer)]) {
+        any |= buffer[..len].ends_with(b"to all queues");
+    }
+    any
+}
+
+/// The host spreads what it sends over the attached queues, and only over those.
+fn queues_come_and_go() {
+    let tap = Tap::create("vif1.0", &with_queues()).unwrap();
+    assert!(tap.is_multi_queue().unwrap());
+    assert_eq!(link::tap_queues("vif1.0").unwrap(), 1);
+    link::add_ipv4("vif1.0", Ipv4Addr::new(192, 0, 2, 1), 24).unwrap();
+    link::set_up("vif1.0").unwrap();
+    ip("neigh replace 192.0.2.2 lladdr 00:16:3e:00:00:01 dev vif1.0");
+    // Each socket is a flow of its own.
+    let send = || {
+        let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+        socket.send_to(b"to all queues", "192.0.2.2:9").unwrap();
+    };
+    for _ in 0..3 {
+        let more: Vec<_> = (0..3).map(|_| tap.attach_queue().unwrap()).collect();
+        assert_eq!(link::tap_queues("vif1.0").unwrap(), 4);
+        let mut reached = [false; 4];
+        eventually("every queue is used", || {
+            send();
+            for (queue, reached) in more.iter().chain([&tap]).zip(&mut reached) {
+                *reached |= drain(queue);
+            }
+            reached == [true; 4]
+        });
+        drop(more);
+        assert_eq!(link::tap_queues("vif1.0").unwrap(), 1);
+        drain(&tap);
+        for flow in 0..64 {
+            send();
+            assert!(drain(&tap), "flow {flow} went to a queue that is gone");
+        }
+    }
+}
+
+fn a_queue_is_attached_wherever_the_tap_is() {
+    let tap = Tap::create("vif1.0", &with_queues()).unwrap();
+    ip("link set vif1.0 name guest0");
+    let queue = tap.attach_queue().unwrap();
+    assert_eq!(queue.name().unwrap(), "guest0");
+    assert!(!link::exists("vif1.0").unwrap());
+
+    let (to_there, orders) = mpsc::channel();
+    let (ready, there_is) = mpsc::channel();
+    let there = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let tid = nix::unistd::gettid();
+        ready.send(tid).unwrap();
+        let () = orders.recv().unwrap();
+        link::tap_queues("guest0").unwrap()
+    });
+    let tid = there_is.recv().unwrap();
+    ip(&format!("link set guest0 netns {tid}"));
+    let third = tap.attach_queue().unwrap();
+    assert!(!link::exists("guest0").unwrap(), "no new interface here");
+    to_there.send(()).unwrap();
+    assert_eq!(there.join().unwrap(), 3);
+    drop((queue, third));
+}
+
+fn a_tap_keeps_its_kind_and_has_one_owner() {
+    for (kind, other) in [(options(), with_queues()), (with_queues(), options())] {
+        let tap = Tap::create("vif1.0", &kind).unwrap();
+        for asked in [&kind, &other] {
+            let error = Tap::create("vif1.0", asked).unwrap_err();
+            assert!(matches!(error, TapError::Busy(_)), "{error}");
+        }
+        assert!(tap.is_multi_queue().unwrap() == kind.multi_queue);
+        drop(tap);
+        let tap = Tap::create("vif1.0", &other).unwrap();
+        assert!(!tap.created());
+        assert!(tap.is_multi_queue().unwrap() == kind.multi_queue);
+        if !kind.multi_queue {
+            let error = tap.attach_queue().unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("cannot attach another queue to the tap: "),
+                "{error}"
+            );
+        }
+        tap.destroy().unwrap();
+        assert!(!link::exists("vif1.0").unwrap());
+    }
 }

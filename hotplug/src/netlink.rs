@@ -35,7 +35,7 @@ pub(crate) fn set_tx_queue_len(index: i32, len: u32) -> io::Result<()> {
 pub(crate) fn tun_queues(index: i32) -> io::Result<u32> {
     let answer = ask(&query(index))?;
     if answer.get(4..6) != Some(libc::RTM_NEWLINK.to_ne_bytes().as_slice()) {
-        return outcome(&answer).and(Err(strange()));
+        return outcome(&answer).and_then(|()| Err(strange()));
     }
     let attributes = answer.get(HEADER + LINK..).ok_or_else(strange)?;
     let count = attribute(attributes, IFLA_LINKINFO)

@@ -113,6 +113,9 @@ pub enum TapError {
         "an interface {0:?} exists and is not a tap that netback can take over: remove it (ip link delete {0})"
     )]
     NotOurs(String),
+    /// A further queue is wanted of a tap that was made for one.
+    #[error("the tap can have one queue only; detach the vif and attach it again")]
+    OneQueue,
     /// Another system call failed.
     #[error("cannot {doing}: {source}")]
     System {
@@ -130,7 +133,7 @@ impl TapError {
         match self {
             Self::BadName(e) | Self::NoTun(e) => Some(e),
             Self::Permission { source, .. } | Self::System { source, .. } => Some(source),
-            Self::Busy(_) | Self::NotOurs(_) => None,
+            Self::Busy(_) | Self::NotOurs(_) | Self::OneQueue => None,
         }
     }
 
@@ -222,6 +225,9 @@ impl Tap {
     /// From now on the host puts a share of the frames into this queue, and they stay there until somebody reads
     /// them: whoever does not read it must drop it.
     pub fn attach_queue(&self) -> Result<Self, TapError> {
+        if matches!(self.is_multi_queue(), Ok(false)) {
+            return Err(TapError::OneQueue);
+        }
         let queue = self.at_link(|name| {
             let fd = open_tun()?;
             tun::attach(fd.as_fd(), IfReq::named(name)?.with_flags(tap_flags(true)))?;

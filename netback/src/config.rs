@@ -6,7 +6,7 @@
 
 mod value;
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, io};
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use crate::vif::Rate;
+use crate::vif::negotiate::MAX_QUEUES;
 use value::Source;
 
 /// The file read when none is named.
@@ -29,6 +30,8 @@ pub struct Config {
     pub hotplug: HotplugConfig,
     /// Number of worker threads; `None` is one per CPU. Use [`Config::worker_count`].
     pub workers: Option<NonZeroU16>,
+    /// Most queue pairs that a vif may have; `None` is one per CPU, four at most. Use [`Config::queue_limit`].
+    pub max_queues: Option<NonZeroU16>,
     /// Properties of new taps.
     pub tap: TapConfig,
     /// What a vif may take up.
@@ -139,6 +142,7 @@ impl Default for Config {
                 timeout: hotplug::script::DEFAULT_LIMIT,
             },
             workers: None,
+            max_queues: None,
             tap: TapConfig { txqueuelen: 500 },
             limits: LimitsConfig::default(),
             log: LogConfig {
@@ -185,6 +189,15 @@ impl Config {
                 "an integer from 0 (one per CPU) to 256",
             )?;
             config.workers = NonZeroU16::new(workers);
+        }
+        if let Some(value) = &raw.max_queues {
+            let queues = source.integer(
+                "max-queues",
+                value,
+                0..=MAX_QUEUES.into(),
+                "an integer from 0 (one per CPU, four at most) to 32",
+            )?;
+            config.max_queues = NonZeroU16::new(queues);
         }
         if let Some(value) = &raw.hotplug.runner {
             let runners = [("toolstack", Runner::Toolstack), ("daemon", Runner::Daemon)];
@@ -238,9 +251,22 @@ impl Config {
     pub fn worker_count(&self) -> usize {
         match self.workers {
             Some(workers) => workers.get().into(),
-            None => std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(256)),
+            None => cpus().min(256),
         }
     }
+
+    /// Most queue pairs to offer a frontend: as configured, else one per CPU this process may use (at most 4).
+    #[must_use]
+    pub fn queue_limit(&self) -> u16 {
+        match self.max_queues {
+            Some(queues) => queues.get(),
+            None => u16::try_from(cpus().min(4)).unwrap_or(4),
+        }
+    }
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// The file as it is written: known keys, any values.
@@ -248,6 +274,7 @@ impl Config {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct Raw {
     workers: Option<Spanned<Value>>,
+    max_queues: Option<Spanned<Value>>,
     hotplug: RawHotplug,
     tap: RawTap,
     limits: RawLimits,

@@ -147,7 +147,7 @@ fn an_rx_ring_that_was_not_granted() {
 #[test]
 fn one_page_for_both_rings() {
     refused_frontend(
-        "both its tx and its rx ring",
+        "grant reference 8 twice",
         &[("tx-ring-ref", Some("8")), ("rx-ring-ref", Some("8"))],
     );
 }

@@ -30,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct World {
     /// Store, hypervisor, toolstack and daemon.
     pub machine: Machine,
+    /// vCPUs of guests that are created: no vif is offered more queues.
+    pub vcpus: u16,
 }
 
 impl World {
@@ -47,17 +49,28 @@ impl World {
         world
     }
 
+    /// As [`new`](Self::new) with guests that have vCPUs for as many queues as they like.
+    #[must_use]
+    pub fn smp() -> Self {
+        Self {
+            vcpus: 16,
+            ..Self::new()
+        }
+    }
+
     /// A machine on which the daemon has not been started yet.
     #[must_use]
     pub fn without_daemon(configure: impl FnOnce(&mut Config)) -> Self {
         enter_namespace();
         let mut config = Config {
             workers: NonZeroU16::new(2),
+            max_queues: NonZeroU16::new(4),
             ..Config::default()
         };
         configure(&mut config);
         Self {
             machine: Machine::new(config).unwrap(),
+            vcpus: 1,
         }
     }
 
@@ -97,7 +110,7 @@ impl World {
         let mut vif = VifSpec::new(dom, &mac_text(dom));
         change(&mut vif);
         self.machine
-            .create_domain(dom, &format!("guest-{dom}"))
+            .create_domain(dom, &format!("guest-{dom}"), self.vcpus)
             .unwrap();
         self.toolstack().create_vif(&vif).unwrap();
         vif

@@ -39,12 +39,13 @@ fn an_empty_file_is_the_default() {
     );
     assert_eq!(config.xenstore.socket, None);
     assert!((1..=256).contains(&config.worker_count()));
+    assert!((1..=4).contains(&config.queue_limit()));
 }
 
 #[test]
 fn every_key_is_taken() {
     let config = parse(
-        "workers = 3\nhotplug.runner = \"daemon\"\nhotplug.timeout-seconds = 5\ntap.txqueuelen = 65536\n\
+        "workers = 3\nmax-queues = 32\nhotplug.runner = \"daemon\"\nhotplug.timeout-seconds = 5\ntap.txqueuelen = 65536\n\
          limits.rate-to-guest = \"100Mb/s\"\n\
          log.level = \"trace\"\ncontrol.socket = \"/tmp/c\"\nxenstore.socket = \"/tmp/x\"\n",
     )
@@ -55,6 +56,7 @@ fn every_key_is_taken() {
             timeout: Duration::from_secs(5),
         },
         workers: NonZeroU16::new(3),
+        max_queues: NonZeroU16::new(32),
         tap: TapConfig { txqueuelen: 65536 },
         limits: LimitsConfig {
             rate_to_guest: Some(Rate::from_config("100Mb/s").unwrap()),
@@ -71,7 +73,9 @@ fn every_key_is_taken() {
     };
     assert_eq!(config, expected);
     assert_eq!(config.worker_count(), 3);
+    assert_eq!(config.queue_limit(), 32);
     assert_eq!(parse("workers = 0").unwrap().workers, None);
+    assert_eq!(parse("max-queues = 0").unwrap().max_queues, None);
 }
 
 #[test]
@@ -84,6 +88,11 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         ("workers = -1", "workers = -1 is not allowed"),
         ("workers = \"4\"", "workers = \"4\" is not allowed"),
         ("workers = 1.5", "workers = 1.5 is not allowed"),
+        (
+            "max-queues = 33",
+            "max-queues = 33 is not allowed: expected an integer from 0 (one per CPU, four at most) to 32",
+        ),
+        ("max-queues = -1", "max-queues = -1 is not allowed"),
         (
             "\n[hotplug]\nrunner = \"udev\"",
             "netback.toml, line 3: hotplug.runner = \"udev\" is not allowed: expected one of \"toolstack\", \"daemon\"",
@@ -154,7 +163,7 @@ fn an_unknown_key_is_named_with_what_there_is() {
     let table = [
         (
             "worker = 1",
-            "line 1: `worker = 1`: unknown field `worker`, expected one of `workers`, `hotplug`",
+            "line 1: `worker = 1`: unknown field `worker`, expected one of `workers`, `max-queues`, `hotplug`",
         ),
         (
             "[hotplug]\nruner = \"daemon\"",
@@ -230,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(key in "(workers|tap.txqueuelen|hotplug.runner|control.socket|limits.rate-to-guest)", value in "[-0-9a-z\"'\\[\\]{}=,.\n]{0,12}") {
+    fn no_value_makes_it_panic(key in "(workers|max-queues|tap.txqueuelen|hotplug.runner|control.socket|limits.rate-to-guest)", value in "[-0-9a-z\"'\\[\\]{}=,.\n]{0,12}") {
         if let Err(error) = parse(&format!("{key} = {value}")) {
             prop_assert!(error.to_string().contains("line "));
         }
@@ -239,6 +248,7 @@ proptest! {
     #[test]
     fn integers_are_taken_within_their_range_only(n: i64) {
         prop_assert_eq!(parse(&format!("workers = {n}")).is_ok(), (0..=256).contains(&n));
+        prop_assert_eq!(parse(&format!("max-queues = {n}")).is_ok(), (0..=32).contains(&n));
         let near = n.rem_euclid(70_000);
         prop_assert_eq!(parse(&format!("tap.txqueuelen = {near}")).is_ok(), (1..=65536).contains(&near));
     }

@@ -74,6 +74,18 @@ pub struct VifStatus {
     pub tx: DirectionStatus,
     /// What the guest receives.
     pub rx: DirectionStatus,
+    /// The same by queue pair, of as many as there have been at most.
+    pub by_queue: Vec<QueueStatus>,
+}
+
+/// One queue pair of one device, since it was first used.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QueueStatus {
+    /// What the guest transmits.
+    pub tx: DirectionStatus,
+    /// What the guest receives.
+    pub rx: DirectionStatus,
 }
 
 /// What was agreed with the frontend. All are off while it is not connected.

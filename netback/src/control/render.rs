@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The table that `netback status` prints: a line for each vif, and below it what is wrong with it.
+//! The table that `netback status` prints: a line for each vif, and below it its queues, if it has several, and what
+//! is wrong with it.
 //!
 //! Strings from guests and from xenstore are escaped and cut, so none can forge a line or drive the terminal.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::model::{DirectionStatus, Features, Status, VifStatus, XenstoreStatus};
+use super::model::{DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus};
 use super::units;
 use crate::logging::printable;
 
@@ -33,17 +34,19 @@ pub fn table(status: &Status) -> String {
         out.push_str("\nNo guest has a network device here.\n");
         return out;
     }
-    let rows: Vec<_> = status.vifs.iter().map(row).collect();
+    let rows: Vec<_> = status.vifs.iter().map(rows).collect();
     let mut widths = HEAD.map(str::len);
-    for row in &rows {
+    for row in rows.iter().flatten() {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     out.push('\n');
     line(&mut out, &widths, &HEAD.map(str::to_owned));
-    for (vif, row) in status.vifs.iter().zip(&rows) {
-        line(&mut out, &widths, row);
+    for (vif, rows) in status.vifs.iter().zip(&rows) {
+        for row in rows {
+            line(&mut out, &widths, row);
+        }
         notes(&mut out, vif);
     }
     out.push_str("\ntx: what the guest transmits; rx: what it receives\n");
@@ -71,7 +74,46 @@ fn head(status: &Status) -> String {
     )
 }
 
+/// The vif's line, and one for each queue pair where several have been in use.
+fn rows(vif: &VifStatus) -> Vec<[String; 9]> {
+    let queues = if vif.by_queue.len() > 1 {
+        vif.by_queue.as_slice()
+    } else {
+        &[]
+    };
+    let queues = queues.iter().enumerate();
+    std::iter::once(row(vif))
+        .chain(queues.map(|(index, queue)| queue_row(index, queue)))
+        .collect()
+}
+
+fn queue_row(index: usize, queue: &QueueStatus) -> [String; 9] {
+    let [tx_packets, tx_bytes, rx_packets, rx_bytes] = traffic(&queue.tx, &queue.rx);
+    let none = String::new;
+    [
+        format!("{GAP}queue {index}"),
+        none(),
+        none(),
+        none(),
+        none(),
+        tx_packets,
+        tx_bytes,
+        rx_packets,
+        rx_bytes,
+    ]
+}
+
+fn traffic(tx: &DirectionStatus, rx: &DirectionStatus) -> [String; 4] {
+    [
+        units::count(tx.packets),
+        units::bytes(tx.bytes),
+        units::count(rx.packets),
+        units::bytes(rx.bytes),
+    ]
+}
+
 fn row(vif: &VifStatus) -> [String; 9] {
+    let [tx_packets, tx_bytes, rx_packets, rx_bytes] = traffic(&vif.tx, &vif.rx);
     let guest = match &vif.guest {
         Some(name) => format!("{} ({})", printable(name, 32), vif.domid),
         None => format!("({})", vif.domid),
@@ -86,10 +128,10 @@ fn row(vif: &VifStatus) -> [String; 9] {
         printable(&vif.state, 16),
         vif.queues.to_string(),
         features(vif.features),
-        units::count(vif.tx.packets),
-        units::bytes(vif.tx.bytes),
-        units::count(vif.rx.packets),
-        units::bytes(vif.rx.bytes),
+        tx_packets,
+        tx_bytes,
+        rx_packets,
+        rx_bytes,
     ]
 }
 

@@ -41,13 +41,19 @@ impl Host {
         }
     }
 
-    /// A new number for a connection of `device`.
-    pub(super) fn new_queue(&mut self, device: DevicePath) -> QueueId {
+    /// A new connection of `device` with so many queue pairs: their names, and a worker for each.
+    pub(super) fn assign(&mut self, device: DevicePath, count: usize) -> Vec<(QueueId, WorkerId)> {
         self.connections += 1;
-        QueueId {
-            device,
-            connection: self.connections,
-        }
+        let connection = self.connections;
+        let assign = |index| {
+            let id = QueueId {
+                device,
+                connection,
+                index,
+            };
+            (id, self.workers.assign())
+        };
+        (0..).take(count).map(assign).collect()
     }
 
     /// Sends a worker a command. `false`, with a line in the log, when the worker is dead.

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use xenbus::{Client, DevicePath, Key, device, is_disconnected};
 
+use super::connection::Connection;
 use super::host::Host;
 use super::vif::Vif;
 use crate::config::Config;
@@ -66,8 +67,8 @@ impl Vif {
         self.limits.tx = read;
         let rate = self.limits.tx();
         self.limits.buckets.tx.set(rate);
-        if let Some(connection) = &self.connection {
-            host.send(connection.worker, Command::Look(connection.queue));
+        for (worker, queue) in self.connection.iter().flat_map(Connection::queues) {
+            host.send(worker, Command::Look(queue));
         }
         self.log_rate(rate);
     }

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | `mod` | the loop: from what woke it to a device's event |
 //! | `vif` | one device: its machine, its belongings |
+//! | `connect` | a connection's beginning and end |
+//! | `connection` | one connection's queue pairs, taken as one |
 //! | `perform` | what each of the machine's actions means |
 //! | `script` | the vif script, when the daemon runs it |
 //! | `host` | what the devices share |
@@ -19,6 +21,8 @@
 //! stay in their bridges, and nothing is written to the store. The next daemon finds everything
 //! it needs there, in the rings and in the taps, and goes on.
 
+mod connect;
+mod connection;
 mod host;
 mod limits;
 mod orphans;
@@ -354,8 +358,7 @@ impl Daemon {
 
     fn reported(&mut self, Report { queue, what }: Report) {
         self.with_vif(queue.device, |vif, host| {
-            if vif.is_connection(queue) {
-                let event = vif.reported(what);
+            if let Some(event) = vif.reported(queue, what, host) {
                 vif.feed(event, host);
             }
         });

@@ -4,23 +4,18 @@
 //! An action that has a result at once returns it as the next event; results that take time
 //! (a worker's, a script's) come as events later, from the control thread's loop.
 
-use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotplug::{MacAddr, Tap, TapOffload, TapOptions, link};
-use xen_ring::DomId;
+use hotplug::{MacAddr, Tap, TapOptions, link};
 use xenbus::backend::{Action, Event, HotplugStatus, Phase};
-use xenbus::{Client, FrontendPath, Key, XenbusState, device};
+use xenbus::{XenbusState, device};
 
 use super::host::Host;
 use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
-use super::vif::{Connection, Vif};
+use super::vif::Vif;
 use crate::logging::if_any;
-use crate::vif::negotiate::{ADVERTISED, Negotiated, negotiate};
-use crate::vif::offload::Offloads;
-use crate::worker::{Command, ConnectRequest};
+use crate::vif::negotiate::{ADVERTISED, OFFER};
 
 /// How long a device waits for its hotplug script before the log says so.
 const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
@@ -39,8 +34,10 @@ impl Vif {
                     .flatten()
             }
             Action::Advertise => {
+                let queues = self.offered_queues(host).to_string();
+                let keys = [ADVERTISED, &[(OFFER, queues.as_str())]].concat();
                 let done = host.store.ask(path, "write the features", |c| {
-                    device::write_keys(c, path, ADVERTISED)
+                    device::write_keys(c, path, &keys)
                 });
                 self.again_unless(done.is_some(), host);
                 None
@@ -153,6 +150,7 @@ impl Vif {
             txqueuelen: host.config.tap.txqueuelen,
             mac: MacAddr::BACKEND,
             persist: true,
+            multi_queue: self.queue_limit(host) > 1,
             ..TapOptions::default()
         };
         match Tap::create(&name, &options) {
@@ -194,96 +192,6 @@ impl Vif {
         {
             tracing::error!(vif = %self.name(), %error, "the tap cannot be removed");
         }
-    }
-
-    fn connect(&mut self, host: &mut Host) -> Option<Event> {
-        match self.prepare(host) {
-            Ok(Some((connection, request))) => {
-                let sent = host.send(connection.worker, Command::Connect(Box::new(request)));
-                self.connection = Some(connection);
-                (!sent).then(|| Event::QueuesFailed("the worker thread is gone".into()))
-            }
-            // The store is gone: this is done again when it is back.
-            Ok(None) => None,
-            Err(reason) => Some(Event::QueuesFailed(reason)),
-        }
-    }
-
-    /// Reads and checks everything that a connection needs. `None` when the store is gone.
-    fn prepare(&self, host: &mut Host) -> Result<Option<(Connection, ConnectRequest)>, String> {
-        let frontend = self.frontend.ok_or("the device has no frontend")?;
-        let Some(client) = host.store.client() else {
-            return Ok(None);
-        };
-        let negotiated = match self.negotiate(client, frontend) {
-            Ok(negotiated) => negotiated?,
-            Err(lost) => {
-                host.store.lost(&lost);
-                return Ok(None);
-            }
-        };
-        let tap = self.tap.as_ref().ok_or("the device has no tap")?;
-        tap.set_offload(tap_offload(negotiated.features.offloads))
-            .map_err(|error| error.to_string())?;
-        let tap = tap
-            .try_clone()
-            .map_err(|error| format!("cannot duplicate the tap: {error}"))?;
-        let queue = host.new_queue(self.path);
-        let request = ConnectRequest {
-            queue,
-            guest: DomId::new(self.path.dom.raw()),
-            keys: negotiated.queue,
-            features: negotiated.features,
-            tap,
-            limits: Arc::clone(&self.limits.buckets),
-            counters: Arc::clone(&self.counters),
-        };
-        let worker = host.workers.assign();
-        Ok(Some((
-            Connection {
-                queue,
-                worker,
-                negotiated,
-            },
-            request,
-        )))
-    }
-
-    /// The outer error is a lost connection to the store, the inner one the frontend's.
-    fn negotiate(
-        &self,
-        client: &Client,
-        frontend: FrontendPath,
-    ) -> io::Result<Result<Negotiated, String>> {
-        let mac = device::optional(client, &self.path.key(Key::Mac));
-        let mac = match mac {
-            Err(error) if xenbus::is_disconnected(&error) => return Err(error),
-            Err(error) => return Ok(Err(format!("the node mac cannot be read: {error}"))),
-            Ok(mac) => mac.unwrap_or_default(),
-        };
-        if mac.parse::<MacAddr>().is_err() {
-            return Ok(Err(format!(
-                "the backend's node mac is {mac:?}: set mac= in the vif line to an address like 00:16:3e:01:02:03"
-            )));
-        }
-        match negotiate(|key| device::optional(client, &frontend.node(key))) {
-            Ok(negotiated) => Ok(Ok(negotiated)),
-            Err(error) => match error.lost_store() {
-                Ok(lost) => Err(lost),
-                Err(error) => Ok(Err(error.to_string())),
-            },
-        }
-    }
-
-    fn disconnect(&mut self, host: &mut Host) -> Option<Event> {
-        self.carrier(false);
-        let Some(connection) = &self.connection else {
-            return Some(Event::QueuesDown);
-        };
-        if host.send(connection.worker, Command::Disconnect(connection.queue)) {
-            return None;
-        }
-        Some(Event::QueuesDown)
     }
 
     /// Shows the host whether there is somebody at the other end. Linux before 5.0 has no way to
@@ -369,16 +277,5 @@ impl Vif {
         if let Some(event) = self.perform(action, host) {
             self.feed(event, host);
         }
-    }
-}
-
-/// What the tap may deliver. It has one switch for the checksums of both protocols; a blank one
-/// that the frontend cannot take is computed on the way.
-fn tap_offload(offloads: Offloads) -> TapOffload {
-    TapOffload {
-        csum: offloads.csum_v4 || offloads.csum_v6,
-        tso4: offloads.gso_v4,
-        tso6: offloads.gso_v6,
-        tso_ecn: false,
     }
 }

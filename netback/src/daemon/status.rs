@@ -8,9 +8,11 @@ use xenbus::{DevicePath, DomId};
 
 use super::host::Host;
 use super::vif::Vif;
-use crate::control::model::{DirectionStatus, Features, Status, VifStatus, XenstoreStatus};
-use crate::vif::negotiate::{Channels, Negotiated};
-use crate::vif::{DirectionCounters, Rate};
+use crate::control::model::{
+    DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
+};
+use crate::vif::negotiate::Negotiated;
+use crate::vif::{DirectionCounters, QueueCounters, Rate};
 
 pub(super) fn status(
     vifs: &BTreeMap<DevicePath, Vif>,
@@ -38,6 +40,11 @@ fn vif_status(vif: &Vif) -> VifStatus {
         .as_ref()
         .map(|connection| &connection.negotiated);
     let tap = vif.tap.as_ref();
+    let by_queue: Vec<_> = vif
+        .counters
+        .iter()
+        .map(|queue| queue_status(queue))
+        .collect();
     VifStatus {
         domid: vif.path.dom.raw(),
         handle: vif.path.handle,
@@ -50,13 +57,16 @@ fn vif_status(vif: &Vif) -> VifStatus {
         state: vif.machine.phase().name().to_owned(),
         reason: reason(vif),
         hotplug_status: vif.facts.hotplug_status.clone(),
-        queues: u16::from(negotiated.is_some()),
+        queues: negotiated.map_or(0, |negotiated| {
+            u16::try_from(negotiated.queues.count()).unwrap_or(u16::MAX)
+        }),
         features: negotiated.map(features).unwrap_or_default(),
         script: vif.facts.script.clone(),
         bridge: vif.facts.bridge.clone(),
         mtu: tap.and_then(|tap| tap.mtu().ok()),
-        tx: direction(&vif.counters.tx, vif.limits.tx()),
-        rx: direction(&vif.counters.rx, vif.limits.rx()),
+        tx: limited(sum(by_queue.iter().map(|queue| &queue.tx)), vif.limits.tx()),
+        rx: limited(sum(by_queue.iter().map(|queue| &queue.rx)), vif.limits.rx()),
+        by_queue,
     }
 }
 
@@ -74,20 +84,52 @@ fn features(negotiated: &Negotiated) -> Features {
         gso_tcpv6: offloads.gso_v6,
         csum_v4: offloads.csum_v4,
         csum_v6: offloads.csum_v6,
-        split_event_channels: matches!(negotiated.queue.channels, Channels::Split { .. }),
+        split_event_channels: negotiated.queues.are_split(),
         ..Features::default()
     }
 }
 
-fn direction(counters: &DirectionCounters, limit: Option<Rate>) -> DirectionStatus {
+fn queue_status(counters: &QueueCounters) -> QueueStatus {
+    QueueStatus {
+        tx: direction(&counters.tx),
+        rx: direction(&counters.rx),
+    }
+}
+
+fn direction(counters: &DirectionCounters) -> DirectionStatus {
     DirectionStatus {
         packets: counters.packets(),
         bytes: counters.bytes(),
-        limit_mbit_per_second: limit.map(Rate::mbit_per_second),
         drops: counters
             .drops()
             .map(|(reason, n)| (reason.name().to_owned(), n))
             .collect(),
         ..DirectionStatus::default()
     }
+}
+
+/// A direction of the whole vif, which the limit is for.
+fn limited(direction: DirectionStatus, limit: Option<Rate>) -> DirectionStatus {
+    DirectionStatus {
+        limit_mbit_per_second: limit.map(Rate::mbit_per_second),
+        ..direction
+    }
+}
+
+/// One direction of all queues.
+fn sum<'q>(queues: impl Iterator<Item = &'q DirectionStatus>) -> DirectionStatus {
+    let mut sum = DirectionStatus::default();
+    for queue in queues {
+        sum.packets += queue.packets;
+        sum.bytes += queue.bytes;
+        for (all, own) in [
+            (&mut sum.drops, &queue.drops),
+            (&mut sum.errors, &queue.errors),
+        ] {
+            for (reason, count) in own {
+                *all.entry(reason.clone()).or_default() += count;
+            }
+        }
+    }
+    sum
 }

@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 use hotplug::Tap;
 use xenbus::backend::{Device, Event, Phase};
 use xenbus::device::{Probe, optional};
-use xenbus::{Client, DevicePath, FrontendPath, XenbusState};
+use xenbus::{Client, DevicePath, FrontendPath, XenbusState, Xs};
 
+use super::connection::{Connection, Outcome};
 use super::host::Host;
 use super::limits::VifLimits;
 use super::script::Script;
 use crate::logging::{RateLimited, if_any};
-use crate::vif::negotiate::Negotiated;
-use crate::vif::{Fault, QueueCounters};
-use crate::worker::{QueueId, What, WorkerId};
+use crate::vif::QueueCounters;
+use crate::worker::{Command, QueueId, What};
 
 /// A device from its discovery until the machine says "forget".
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub(super) struct Vif {
     pub(super) facts: Facts,
     pub(super) tap: Option<Tap>,
     pub(super) connection: Option<Connection>,
-    /// Over all connections of the device's life.
-    pub(super) counters: Arc<QueueCounters>,
+    /// By queue pair, over all connections of the device's life.
+    pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) limits: VifLimits,
     pub(super) script: Script,
     pub(super) frontend_watched: bool,
@@ -58,6 +58,8 @@ pub(super) struct Vif {
 pub(super) struct Facts {
     pub(super) guest: Option<String>,
     pub(super) uuid: Option<String>,
+    /// The guest's vCPUs, those that are offline included. A driver domain may not see them.
+    pub(super) vcpus: Option<u16>,
     pub(super) mac: Option<String>,
     pub(super) script: Option<String>,
     pub(super) bridge: Option<String>,
@@ -70,14 +72,6 @@ pub(super) struct Facts {
 
 /// What libxl takes from a vif line and writes for a backend that can, and this one cannot.
 const UNSERVED: [&str; 2] = ["vlan", "forwarddev"];
-
-/// A queue pair that a worker has, or was asked to take.
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) queue: QueueId,
-    pub(super) worker: WorkerId,
-    pub(super) negotiated: Negotiated,
-}
 
 impl Vif {
     pub(super) fn new(probe: &Probe, host: &mut Host) -> Self {
@@ -96,7 +90,7 @@ impl Vif {
             facts: facts.unwrap_or_default(),
             tap: None,
             connection: None,
-            counters: Arc::default(),
+            counters: Vec::new(),
             limits: VifLimits::new(&host.config),
             script: Script::default(),
             frontend_watched: false,
@@ -129,35 +123,36 @@ impl Vif {
         }
     }
 
-    /// Takes note of what a worker says about the present connection.
-    pub(super) fn reported(&mut self, what: What) -> Event {
-        match what {
-            What::Up => Event::QueuesUp,
-            What::Failed(error) => {
-                if self.machine.phase() == Phase::Connecting {
-                    self.connection = None;
-                }
-                Event::QueuesFailed(error.to_string())
-            }
-            What::Fault(fault @ Fault::Tap) => Event::NetifFailed(fault.to_string()),
-            What::Fault(fault) => Event::PeerFault(fault.to_string()),
-            What::Down => {
-                self.connection = None;
-                Event::QueuesDown
+    /// Takes note of what a worker says about a queue pair of the present connection. What is said
+    /// of former ones is late.
+    pub(super) fn reported(&mut self, id: QueueId, what: What, host: &Host) -> Option<Event> {
+        let connection = self.connection.as_mut()?;
+        if !connection.has(id) {
+            return None;
+        }
+        let outcome = connection.reported(id, what);
+        self.settle(outcome, host)
+    }
+
+    /// Sends what commands a step of the connection brings about, and lets go of one that is over.
+    pub(super) fn settle(&mut self, mut outcome: Outcome, host: &Host) -> Option<Event> {
+        for (worker, id) in std::mem::take(&mut outcome.leave) {
+            if !host.send(worker, Command::Disconnect(id))
+                && let Some(connection) = &mut self.connection
+            {
+                // A worker that is gone holds nothing.
+                outcome = connection.reported(id, What::Down);
             }
         }
+        if outcome.over {
+            self.connection = None;
+        }
+        outcome.event
     }
 
     /// The name that the tap is made under, `vif<domid>.<handle>`: scripts may rename it later.
     pub(super) fn name(&self) -> String {
         format!("vif{}.{}", self.path.dom, self.handle)
-    }
-
-    /// Whether `queue` is this device's present connection: reports about former ones are late.
-    pub(super) fn is_connection(&self, queue: QueueId) -> bool {
-        self.connection
-            .as_ref()
-            .is_some_and(|connection| connection.queue == queue)
     }
 
     /// The carrier goes up with the rings: not with the worker's word, which may come late, when
@@ -221,6 +216,7 @@ impl Facts {
         Self {
             guest: read(format!("{domain}/name")),
             uuid: vm.and_then(|vm| vm.rsplit('/').next().map(str::to_owned)),
+            vcpus: vcpus(client, &domain),
             mac: own("mac"),
             script: own("script"),
             bridge: own("bridge"),
@@ -233,4 +229,10 @@ impl Facts {
                 .collect(),
         }
     }
+}
+
+/// libxl makes a directory for each vCPU that the guest can have.
+fn vcpus(client: &Client, domain: &str) -> Option<u16> {
+    let cpus = client.directory(&format!("{domain}/cpu")).ok()?;
+    u16::try_from(cpus.len()).ok().filter(|count| *count > 0)
 }

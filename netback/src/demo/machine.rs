@@ -143,11 +143,11 @@ impl Machine {
     ///
     /// # Errors
     /// The store fails.
-    pub fn create_domain(&self, dom: u16, name: &str) -> Result<(), MachineError> {
+    pub fn create_domain(&self, dom: u16, name: &str, vcpus: u16) -> Result<(), MachineError> {
         self.xenstored
             .introduce(dom)
             .map_err(io_error("introduce a domain"))?;
-        Ok(self.toolstack.create_domain(dom, name)?)
+        Ok(self.toolstack.create_domain(dom, name, vcpus)?)
     }
 
     /// Takes a domain away, with everything below its home in the store.

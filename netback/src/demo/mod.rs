@@ -122,7 +122,7 @@ pub fn run(options: DemoOptions, out: &mut impl Write) -> Result<(), DemoError> 
     let mut machine = Machine::new(Config::default())?;
     let before = Inventory::take(&machine)?;
     machine.start_daemon()?;
-    machine.create_domain(GUEST, "demo-guest")?;
+    machine.create_domain(GUEST, "demo-guest", 1)?;
     let vif = VifSpec::new(GUEST, GUEST_MAC_TEXT);
     writeln!(
         out,

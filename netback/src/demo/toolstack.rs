@@ -137,7 +137,7 @@ impl Toolstack {
     ///
     /// # Errors
     /// The store fails.
-    pub fn create_domain(&self, guest: u16, name: &str) -> Result<(), ToolstackError> {
+    pub fn create_domain(&self, guest: u16, name: &str, vcpus: u16) -> Result<(), ToolstackError> {
         transact(&self.store, |store| {
             let home = format!("/local/domain/{guest}");
             make_dir(store, &home, &[owner(guest), reader(0)])?;
@@ -145,6 +145,10 @@ impl Toolstack {
             store.write(&format!("{home}/domid"), &guest.to_string())?;
             for dir in ["device", "device/vif", "error"] {
                 make_dir(store, &format!("{home}/{dir}"), &[owner(guest), reader(0)])?;
+            }
+            for vcpu in 0..vcpus {
+                let node = format!("{home}/cpu/{vcpu}/availability");
+                write_for(store, &node, "online", &[owner(0), reader(guest)])?;
             }
             Ok(())
         })?;

@@ -6,13 +6,15 @@
 //! key and the value. Key names and defaults: Xen's `netif.h`; Linux's `xen-netback/xenbus.c` for
 //! what a frontend may leave out.
 
+mod queues;
+
 use std::io;
 
-use xen_ring::{GrantRef, RemotePort};
-
 use super::offload::Offloads;
+pub use queues::{Channels, MAX_QUEUES, OFFER, QueueKeys, Queues};
 
-/// The keys a backend of this version writes before InitWait, with their values.
+/// The keys a backend of this version writes before InitWait, with their values; [`OFFER`] comes
+/// with them, whose value differs from vif to vif.
 ///
 /// `feature-rx-copy` is required by every frontend; `feature-rx-flip` is long gone, and is
 /// written as 0 because frontends look at it.
@@ -24,41 +26,15 @@ pub const ADVERTISED: &[(&str, &str)] = &[
     ("feature-rx-copy", "1"),
     ("feature-rx-flip", "0"),
     ("feature-split-event-channels", "1"),
-    ("multi-queue-max-queues", "1"),
 ];
 
 /// What a frontend asked for, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Negotiated {
-    /// Its queue pair's rings and event channels.
-    pub queue: QueueKeys,
+    /// Its queue pairs.
+    pub queues: Queues,
     /// What may be sent to it.
     pub features: Features,
-}
-
-/// Where one queue pair's rings are and how to signal them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueKeys {
-    /// The tx ring's page.
-    pub tx_ring: GrantRef,
-    /// The rx ring's page: never the tx ring's.
-    pub rx_ring: GrantRef,
-    /// The event channels.
-    pub channels: Channels,
-}
-
-/// One event channel for both rings, or one each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Channels {
-    /// `event-channel`.
-    Single(RemotePort),
-    /// `event-channel-tx` and `event-channel-rx`: two different ports.
-    Split {
-        /// For the tx ring.
-        tx: RemotePort,
-        /// For the rx ring.
-        rx: RemotePort,
-    },
 }
 
 /// What may be sent to the guest.
@@ -77,33 +53,37 @@ pub enum NegotiateError {
     #[error("the frontend is Connected but has not written {key}")]
     Missing {
         /// The key, relative to the frontend's directory.
-        key: &'static str,
+        key: String,
     },
     /// A value that does not parse.
     #[error("the frontend wrote {key} = {value:?}, which is not {expected}")]
     Malformed {
         /// The key, relative to the frontend's directory.
-        key: &'static str,
+        key: String,
         /// What it wrote.
         value: String,
         /// What is allowed.
         expected: &'static str,
     },
-    /// More queues than were offered.
+    /// More queues than were offered, or none.
     #[error("the frontend asks for {asked} queues; this backend offers {offered}")]
     Queues {
         /// What it asked for.
         asked: u32,
-        /// What `multi-queue-max-queues` says.
-        offered: u32,
+        /// What [`OFFER`] says.
+        offered: u16,
     },
-    /// Both rings in one page, or one event channel given as two.
-    #[error("the frontend gave {what} {value} for both its tx and its rx ring")]
-    Shared {
+    /// One page for two rings, or one event channel given as two.
+    #[error("the frontend gave {what} {value} twice: as {first} and as {second}")]
+    Twice {
         /// "grant reference" or "event channel".
         what: &'static str,
         /// The number.
         value: u32,
+        /// The key that it was read from first.
+        first: String,
+        /// The other key.
+        second: String,
     },
     /// A frontend from before copying receive, which no backend serves any more.
     #[error("the frontend wrote request-rx-copy = 0: page flipping is not supported")]
@@ -112,7 +92,7 @@ pub enum NegotiateError {
     #[error("the frontend's {key} cannot be read: {source}")]
     Store {
         /// The key, relative to the frontend's directory.
-        key: &'static str,
+        key: String,
         /// Why.
         source: io::Error,
     },
@@ -137,52 +117,23 @@ impl NegotiateError {
 const VALUE_SHOWN: usize = 40;
 
 /// Reads a connecting frontend's keys through `read`, which returns a key's value, or `None` if
-/// there is no such key.
+/// there is no such key. `offered` is what [`OFFER`] told the frontend.
 ///
 /// # Errors
 ///
 /// [`NegotiateError`] for anything that cannot be served.
 pub fn negotiate(
+    offered: u16,
     read: impl Fn(&str) -> io::Result<Option<Box<str>>>,
 ) -> Result<Negotiated, NegotiateError> {
     let keys = FrontendKeys(read);
-    match keys.number("multi-queue-num-queues")? {
-        None | Some(1) => {}
-        Some(asked) => return Err(NegotiateError::Queues { asked, offered: 1 }),
-    }
+    let queues = Queues::read(&keys, offered)?;
     if keys.number("request-rx-copy")? == Some(0) {
         return Err(NegotiateError::Flip);
     }
     Ok(Negotiated {
-        queue: queue(&keys)?,
+        queues,
         features: features(&keys)?,
-    })
-}
-
-fn queue<R: Read>(keys: &FrontendKeys<R>) -> Result<QueueKeys, NegotiateError> {
-    let tx_ring = keys.required("tx-ring-ref")?;
-    let rx_ring = keys.required("rx-ring-ref")?;
-    differ("grant reference", tx_ring, rx_ring)?;
-    Ok(QueueKeys {
-        tx_ring: GrantRef::new(tx_ring),
-        rx_ring: GrantRef::new(rx_ring),
-        channels: channels(keys)?,
-    })
-}
-
-/// A frontend with split channels writes the pair and no `event-channel`, so the pair is tried
-/// first.
-fn channels<R: Read>(keys: &FrontendKeys<R>) -> Result<Channels, NegotiateError> {
-    let Some(tx) = keys.number("event-channel-tx")? else {
-        return Ok(Channels::Single(RemotePort::new(
-            keys.required("event-channel")?,
-        )));
-    };
-    let rx = keys.required("event-channel-rx")?;
-    differ("event channel", tx, rx)?;
-    Ok(Channels::Split {
-        tx: RemotePort::new(tx),
-        rx: RemotePort::new(rx),
     })
 }
 
@@ -201,38 +152,35 @@ fn features<R: Read>(keys: &FrontendKeys<R>) -> Result<Features, NegotiateError>
     Ok(Features { sg, offloads })
 }
 
-fn differ(what: &'static str, tx: u32, rx: u32) -> Result<(), NegotiateError> {
-    if tx == rx {
-        Err(NegotiateError::Shared { what, value: tx })
-    } else {
-        Ok(())
-    }
-}
-
 trait Read: Fn(&str) -> io::Result<Option<Box<str>>> {}
 impl<T: Fn(&str) -> io::Result<Option<Box<str>>>> Read for T {}
 
 struct FrontendKeys<R>(R);
 
 impl<R: Read> FrontendKeys<R> {
-    fn number(&self, key: &'static str) -> Result<Option<u32>, NegotiateError> {
-        let value = (self.0)(key).map_err(|source| NegotiateError::Store { key, source })?;
+    fn number(&self, key: &str) -> Result<Option<u32>, NegotiateError> {
+        let value = (self.0)(key).map_err(|source| NegotiateError::Store {
+            key: key.to_owned(),
+            source,
+        })?;
         let Some(value) = value else { return Ok(None) };
         match value.trim().parse() {
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(NegotiateError::Malformed {
-                key,
+                key: key.to_owned(),
                 value: value.chars().take(VALUE_SHOWN).collect(),
                 expected: "a decimal number of at most 32 bits",
             }),
         }
     }
 
-    fn required(&self, key: &'static str) -> Result<u32, NegotiateError> {
-        self.number(key)?.ok_or(NegotiateError::Missing { key })
+    fn required(&self, key: &str) -> Result<u32, NegotiateError> {
+        self.number(key)?.ok_or_else(|| NegotiateError::Missing {
+            key: key.to_owned(),
+        })
     }
 
-    fn feature(&self, key: &'static str) -> Result<bool, NegotiateError> {
+    fn feature(&self, key: &str) -> Result<bool, NegotiateError> {
         Ok(self.number(key)?.unwrap_or(0) != 0)
     }
 }
@@ -245,7 +193,7 @@ mod tests {
 
     fn frontend(keys: &[(&str, &str)]) -> Result<Negotiated, NegotiateError> {
         let keys: HashMap<&str, &str> = keys.iter().copied().collect();
-        negotiate(|key| Ok(keys.get(key).map(|value| Box::from(*value))))
+        negotiate(1, |key| Ok(keys.get(key).map(|value| Box::from(*value))))
     }
 
     const LINUX: &[(&str, &str)] = &[
@@ -271,13 +219,7 @@ mod tests {
     #[test]
     fn linux_as_recorded() {
         let negotiated = frontend(LINUX).unwrap();
-        assert_eq!(negotiated.queue.tx_ring, GrantRef::new(520));
-        assert_eq!(negotiated.queue.rx_ring, GrantRef::new(521));
-        let channels = Channels::Split {
-            tx: RemotePort::new(8),
-            rx: RemotePort::new(9),
-        };
-        assert_eq!(negotiated.queue.channels, channels);
+        assert_eq!(negotiated.queues.count(), 1);
         let offloads = Offloads {
             csum_v4: true,
             csum_v6: true,
@@ -295,10 +237,7 @@ mod tests {
             ("event-channel", "3"),
         ];
         let negotiated = frontend(&keys).unwrap();
-        assert_eq!(
-            negotiated.queue.channels,
-            Channels::Single(RemotePort::new(3))
-        );
+        assert_eq!(negotiated.queues.count(), 1);
         let offloads = Offloads {
             csum_v4: true,
             csum_v6: false,
@@ -381,27 +320,11 @@ mod tests {
                 "the frontend wrote tx-ring-ref = \"-1\\n\", which is not a decimal number of at most 32 bits",
             ),
             (
-                linux_with("rx-ring-ref", "520"),
-                "the frontend gave grant reference 520 for both its tx and its rx ring",
-            ),
-            (
-                linux_with("event-channel-rx", "8"),
-                "the frontend gave event channel 8 for both its tx and its rx ring",
-            ),
-            (
-                linux_with("multi-queue-num-queues", "0"),
-                "the frontend asks for 0 queues; this backend offers 1",
-            ),
-            (
-                linux_with("multi-queue-num-queues", "4294967295"),
-                "the frontend asks for 4294967295 queues; this backend offers 1",
-            ),
-            (
                 linux_with("request-rx-copy", "0"),
                 "the frontend wrote request-rx-copy = 0: page flipping is not supported",
             ),
             (
-                negotiate(|_| Err(io::ErrorKind::PermissionDenied.into())),
+                negotiate(1, |_| Err(io::ErrorKind::PermissionDenied.into())),
                 "the frontend's multi-queue-num-queues cannot be read: permission denied",
             ),
         ] {

@@ -29,6 +29,8 @@ pub struct QueueId {
     pub device: DevicePath,
     /// The connection: counted over the daemon's life.
     pub connection: u64,
+    /// The queue pair's number within the connection, from 0.
+    pub index: u16,
 }
 
 /// What the control thread asks of a worker.
@@ -57,7 +59,7 @@ pub struct ConnectRequest {
     pub keys: QueueKeys,
     /// What may be sent to it.
     pub features: Features,
-    /// The worker's own handle of the vif's tap.
+    /// The worker's own handle of the queue of the vif's tap that goes with this queue pair.
     pub tap: Tap,
     /// The vif's rate limits, shared by all its queues.
     pub limits: Arc<Limits>,
@@ -97,7 +99,7 @@ pub struct Workers {
 
 /// A worker's number: where to send the commands about a queue pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkerId(usize);
+pub struct WorkerId(pub(crate) usize);
 
 #[derive(Debug)]
 struct Handle {
@@ -164,7 +166,7 @@ impl Workers {
         })
     }
 
-    /// The worker for the next connection: in turn.
+    /// The worker for the next queue pair: in turn, so that a connection's queue pairs are spread.
     pub fn assign(&mut self) -> WorkerId {
         let id = WorkerId(self.next);
         self.next = (self.next + 1) % self.workers.len().max(1);

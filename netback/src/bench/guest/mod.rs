@@ -57,7 +57,7 @@ impl<R: FrontKind> End<R> {
 pub(super) fn create(machine: &Machine, dom: u16) -> Result<VifSpec, BenchError> {
     let [high, low] = dom.to_be_bytes();
     let vif = VifSpec::new(dom, &format!("00:16:3e:00:{high:02x}:{low:02x}"));
-    machine.create_domain(dom, &format!("bench-{dom}"))?;
+    machine.create_domain(dom, &format!("bench-{dom}"), 1)?;
     machine.toolstack().create_vif(&vif)?;
     Ok(vif)
 }

@@ -39,6 +39,42 @@ fn golden_without_guests() {
     assert_eq!(table(&status), expected);
 }
 
+fn queue(tx: u64, rx: u64) -> QueueStatus {
+    let direction = |packets| DirectionStatus {
+        packets,
+        bytes: packets * 60,
+        ..DirectionStatus::default()
+    };
+    QueueStatus {
+        tx: direction(tx),
+        rx: direction(rx),
+    }
+}
+
+#[test]
+fn several_queues_have_lines_of_their_own() {
+    let mut status = sample();
+    status.vifs.truncate(1);
+    let vif = &mut status.vifs[0];
+    vif.queues = 2;
+    vif.by_queue = vec![queue(1_230_000, 9), queue(4_567, 9_990)];
+    let expected = r#"netback 0.1.0 in domain 0: up 2 h 05 min, 2 workers, xenstore connected
+
+VIF        GUEST    STATE      QUEUES  FEATURES              TX PACKETS  TX BYTES  RX PACKETS  RX BYTES
+vif1.0     web (1)  Connected       2  sg csum4 csum6 split       1.23M  4.10 GiB        9999     512 B
+  queue 0                                                         1.23M  70.4 MiB           9     540 B
+  queue 1                                                          4567   268 KiB        9990   585 KiB
+    tx limited to 1.68 Mbit/s
+    tx dropped: 12 tap-full
+    rx dropped: 3 guest-slow, 1 too-long
+    rx errors: 7 grant-copy
+
+tx: what the guest transmits; rx: what it receives
+"#;
+    let printed = table(&status);
+    assert_eq!(printed, expected, "\n{printed}");
+}
+
 #[test]
 fn long_strings_are_cut() {
     let mut status = sample();
@@ -75,6 +111,7 @@ fn drops_add_up() {
 fn json_names_are_what_programs_rely_on() {
     let mut status = sample();
     status.vifs.truncate(1);
+    status.vifs[0].by_queue = vec![queue(0, 5)];
     let expected = serde_json::json!({
         "version": "0.1.0",
         "domid": 0,
@@ -107,7 +144,11 @@ fn json_names_are_what_programs_rely_on() {
                 "packets": 9999, "bytes": 512, "limit_mbit_per_second": null,
                 "drops": { "guest-slow": 3, "too-long": 1 },
                 "errors": { "grant-copy": 7 }
-            }
+            },
+            "by_queue": [{
+                "tx": { "packets": 0, "bytes": 0, "limit_mbit_per_second": null, "drops": {}, "errors": {} },
+                "rx": { "packets": 5, "bytes": 300, "limit_mbit_per_second": null, "drops": {}, "errors": {} }
+            }]
         }]
     });
     assert_eq!(serde_json::to_value(&status).unwrap(), expected);

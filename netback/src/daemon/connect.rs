@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! From a frontend that says Connected to queue pairs at work, and back.
+//!
+//! Everything that a connection needs is read and checked here first; then each worker that gets
+//! a queue pair is sent all it needs, with a queue of the tap. While a vif is not connected, its
+//! tap has one queue, held here. How the workers' answers become one: [`connection`](super::connection).
+
+use std::io;
+use std::sync::Arc;
+
+use hotplug::{MacAddr, Tap, TapOffload};
+use xen_ring::DomId;
+use xenbus::backend::Event;
+use xenbus::{Client, FrontendPath, Key, device};
+
+use super::connection::Connection;
+use super::host::Host;
+use super::vif::Vif;
+use crate::vif::negotiate::{MAX_QUEUES, Negotiated, OFFER, negotiate};
+use crate::vif::offload::Offloads;
+use crate::worker::{Command, ConnectRequest, WorkerId};
+
+/// A connection that can begin: what each worker is to be sent.
+struct Prepared {
+    connection: Connection,
+    requests: Vec<(WorkerId, ConnectRequest)>,
+}
+
+impl Vif {
+    /// The most queue pairs that are of use: no driver makes more than the guest has vCPUs.
+    pub(super) fn queue_limit(&self, host: &Host) -> u16 {
+        let vcpus = self.facts.vcpus.unwrap_or(u16::MAX);
+        host.config.queue_limit().min(vcpus)
+    }
+
+    /// The most queue pairs that a frontend can have from now on. A tap that a former daemon made
+    /// may be good for one only.
+    pub(super) fn offered_queues(&self, host: &Host) -> u16 {
+        match self.tap.as_ref().map(Tap::is_multi_queue) {
+            Some(Ok(false)) => 1,
+            _ => self.queue_limit(host),
+        }
+    }
+
+    /// Reads what the frontend wrote and asks workers to serve it. `Some` when that is over before
+    /// it has begun.
+    pub(super) fn connect(&mut self, host: &mut Host) -> Option<Event> {
+        let Prepared {
+            connection,
+            requests,
+        } = match self.prepare(host) {
+            Ok(Some(prepared)) => prepared,
+            // The store is gone: this is done again when it is back.
+            Ok(None) => return None,
+            Err(reason) => return Some(Event::QueuesFailed(reason)),
+        };
+        let connection = self.connection.insert(connection);
+        for (worker, request) in requests {
+            let queue = request.queue;
+            if !host.send(worker, Command::Connect(Box::new(request))) {
+                let outcome = connection.failed(queue, "the worker thread is gone");
+                return self.settle(outcome, host);
+            }
+        }
+        None
+    }
+
+    /// Reads and checks everything that a connection needs. `None` when the store is gone.
+    fn prepare(&mut self, host: &mut Host) -> Result<Option<Prepared>, String> {
+        let frontend = self.frontend.ok_or("the device has no frontend")?;
+        let Some(client) = host.store.client() else {
+            return Ok(None);
+        };
+        let negotiated = match self.negotiate(client, frontend) {
+            Ok(negotiated) => negotiated?,
+            Err(lost) => {
+                host.store.lost(&lost);
+                return Ok(None);
+            }
+        };
+        self.share_out(negotiated, host).map(Some)
+    }
+
+    /// Gives each queue pair a worker, a queue of the tap and counters.
+    fn share_out(&mut self, negotiated: Negotiated, host: &mut Host) -> Result<Prepared, String> {
+        let count = negotiated.queues.count();
+        let tap = self.tap.as_ref().ok_or("the device has no tap")?;
+        tap.set_offload(tap_offload(negotiated.features.offloads))
+            .map_err(|error| error.to_string())?;
+        let further: Vec<Tap> = (1..count)
+            .map(|_| tap.attach_queue())
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("the frontend has {count} queues: {error}"))?;
+        self.counters
+            .resize_with(count.max(self.counters.len()), Arc::default);
+
+        let assigned = host.assign(self.path, count);
+        let mut requests = Vec::with_capacity(count);
+        let keys = negotiated.queues.iter();
+        let taps = std::iter::once(tap).chain(&further);
+        for (&(queue, worker), ((&keys, tap), counters)) in
+            assigned.iter().zip(keys.zip(taps).zip(&self.counters))
+        {
+            let tap = tap
+                .try_clone()
+                .map_err(|error| format!("cannot duplicate the tap: {error}"))?;
+            let request = ConnectRequest {
+                queue,
+                guest: DomId::new(self.path.dom.raw()),
+                keys,
+                features: negotiated.features,
+                tap,
+                limits: Arc::clone(&self.limits.buckets),
+                counters: Arc::clone(counters),
+            };
+            requests.push((worker, request));
+        }
+        Ok(Prepared {
+            connection: Connection::new(negotiated, assigned, further),
+            requests,
+        })
+    }
+
+    /// The outer error is a lost connection to the store, the inner one the frontend's.
+    fn negotiate(
+        &self,
+        client: &Client,
+        frontend: FrontendPath,
+    ) -> io::Result<Result<Negotiated, String>> {
+        let mac = device::optional(client, &self.path.key(Key::Mac));
+        let mac = match mac {
+            Err(error) if xenbus::is_disconnected(&error) => return Err(error),
+            Err(error) => return Ok(Err(format!("the node mac cannot be read: {error}"))),
+            Ok(mac) => mac.unwrap_or_default(),
+        };
+        if mac.parse::<MacAddr>().is_err() {
+            return Ok(Err(format!(
+                "the backend's node mac is {mac:?}: set mac= in the vif line to an address like 00:16:3e:01:02:03"
+            )));
+        }
+        // What this directory says was read by the frontend, whoever wrote it: this daemon may be
+        // another one, with another configuration.
+        let offered = match device::optional(client, &self.path.node(OFFER)) {
+            Err(error) if xenbus::is_disconnected(&error) => return Err(error),
+            Err(error) => return Ok(Err(format!("the node {OFFER} cannot be read: {error}"))),
+            Ok(offered) => offered.and_then(|text| text.parse().ok()).unwrap_or(1),
+        };
+        let offered = offered.min(MAX_QUEUES);
+        match negotiate(offered, |key| device::optional(client, &frontend.node(key))) {
+            Ok(negotiated) => Ok(Ok(negotiated)),
+            Err(error) => match error.lost_store() {
+                Ok(lost) => Err(lost),
+                Err(error) => Ok(Err(error.to_string())),
+            },
+        }
+    }
+
+    /// Asks the workers to give everything back. `Some` when there is nothing to wait for.
+    pub(super) fn disconnect(&mut self, host: &mut Host) -> Option<Event> {
+        self.carrier(false);
+        let Some(connection) = &mut self.connection else {
+            return Some(Event::QueuesDown);
+        };
+        let outcome = connection.leave();
+        self.settle(outcome, host)
+    }
+}
+
+/// What the tap may deliver. It has one switch for the checksums of both protocols; a blank one
+/// that the frontend cannot take is computed on the way.
+fn tap_offload(offloads: Offloads) -> TapOffload {
+    TapOffload {
+        csum: offloads.csum_v4 || offloads.csum_v6,
+        tso4: offloads.gso_v4,
+        tso6: offloads.gso_v6,
+        tso_ecn: false,
+    }
+}

@@ -22,6 +22,8 @@ mod hotplug;
 mod limits;
 /// Toolstacks that write what cannot be served.
 mod malformed;
+/// Several queues of one vif.
+mod queues;
 /// Drivers that go and come back.
 mod reconnect;
 /// Daemons and stores that go and come back.

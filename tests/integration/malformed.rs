@@ -90,7 +90,17 @@ fn a_mac_that_is_none() {
 
 /// A guest's mistake: refused; and when the driver starts anew without it, it is served and the error is gone.
 fn refused_frontend(text: &str, overrides: &[(&str, Option<&str>)]) {
-    let hood = neighbourhood();
+    refused_options(text, FrontendOptions::default(), overrides);
+}
+
+/// As [`refused_frontend`], with a driver that works in its own way otherwise.
+pub(crate) fn refused_options(
+    text: &str,
+    options: FrontendOptions,
+    overrides: &[(&str, Option<&str>)],
+) {
+    let mut hood = neighbourhood();
+    hood.world.vcpus = 16;
     let vif = hood.world.create(1);
     hood.world.wait_init(&vif);
     hood.world.run_script(&vif);
@@ -100,7 +110,7 @@ fn refused_frontend(text: &str, overrides: &[(&str, Option<&str>)]) {
         .collect();
     let bad = FrontendOptions {
         overrides,
-        ..FrontendOptions::default()
+        ..options
     };
     let guest = hood.world.boot(vif.clone(), 1500, bad);
     assert_refused(&hood, &vif, text);

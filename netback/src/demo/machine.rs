@@ -116,6 +116,11 @@ impl Machine {
         }
     }
 
+    /// The configuration that the next daemon starts with.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
     /// Ends the daemon as `kill` does: it tells nobody, and guests and taps stay as they are.
     ///
     /// # Errors

@@ -66,6 +66,8 @@ pub struct Netfront {
     /// The backend's state may be one that nobody has reacted to yet.
     look: bool,
     link: Option<Link>,
+    /// Queues of the last connection that had directories of their own.
+    directories: usize,
     stats: FrontStats,
 }
 
@@ -80,6 +82,7 @@ impl Netfront {
             phase: Phase::Waiting,
             look: true,
             link: None,
+            directories: 0,
             stats: FrontStats::default(),
         }
     }
@@ -103,9 +106,10 @@ impl Netfront {
     pub fn publish(&mut self) -> Result<(), NetfrontError> {
         self.link = None;
         let link = Link::new(&self.guest, &self.store, &self.options)?;
-        let mut keys = link.keys(&self.options);
+        let mut keys = link.keys(&self.options, self.directories);
         keys.extend(self.options.overrides.iter().cloned());
         self.store.publish(&keys)?;
+        self.directories = link.directories();
         self.link = Some(link);
         self.store.set_state(XenbusState::Connected)?;
         self.phase = Phase::Connecting;
@@ -237,17 +241,38 @@ impl Netfront {
         self.phase = Phase::Closed;
     }
 
-    /// Sends one frame whose checksum field is already as `meta` says. [`flush`](Self::flush) publishes it.
+    /// Sends one frame whose checksum field is already as `meta` says, on the queue pair of its flow.
+    /// [`flush`](Self::flush) publishes it.
     ///
     /// # Errors
     /// [`TxFull`] when there is no room, no connection, or the frame cannot be cut as was negotiated.
     pub fn send(&mut self, frame: &[u8], meta: impl Into<TxMeta>) -> Result<(), TxFull> {
+        let queue = self.link.as_ref().ok_or(TxFull)?.queue_of(frame);
+        self.send_on(queue, frame, meta)
+    }
+
+    /// As [`send`](Self::send), on a queue pair of one's own choice.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and where there is no such queue pair.
+    pub fn send_on(
+        &mut self,
+        queue: usize,
+        frame: &[u8],
+        meta: impl Into<TxMeta>,
+    ) -> Result<(), TxFull> {
         let link = self.link.as_mut().ok_or(TxFull)?;
         let meta = meta.into();
         if meta.gso.is_some() && !link.gso {
             return Err(TxFull);
         }
-        link.tx.send(frame, meta, link.sg, &self.options)
+        let count = link.pairs.len();
+        let pair = link.pairs.get_mut(queue).ok_or(TxFull)?;
+        pair.tx.send(frame, meta, link.sg, &self.options)?;
+        if let Some(frames) = self.stats.queues(count).get_mut(queue) {
+            frames.tx_frames += 1;
+        }
+        Ok(())
     }
 
     /// Sends one frame of a stack that leaves TCP and UDP checksums to its device, and with `gso` also the cutting
@@ -265,28 +290,29 @@ impl Netfront {
         self.send(frame, TxMeta { checksum, gso })
     }
 
-    /// Whether the largest frame that is allowed would find room.
+    /// Whether the largest frame that is allowed would find room, whatever its queue pair.
     pub fn can_send(&mut self) -> bool {
         let stats = &mut self.stats;
-        self.link
-            .as_mut()
-            .is_some_and(|link| link.tx.has_room(&self.options, stats))
+        self.link.as_mut().is_some_and(|link| {
+            let mut pairs = link.pairs.iter_mut();
+            pairs.all(|pair| pair.tx.has_room(&self.options, stats))
+        })
     }
 
     /// The next good frame from the backend, if there is one. Bad ones are counted and left out.
     pub fn receive(&mut self) -> Option<Received> {
         let link = self.link.as_mut()?;
-        link.rx.receive(&mut self.stats)
+        link.receive(&mut self.stats)
     }
 
     /// Publishes what was sent, takes back what was answered, posts buffers anew, and signals where it is due.
     pub fn flush(&mut self) {
-        if let Some(link) = &mut self.link {
-            if link.tx.flush(&mut self.stats) {
-                link.ports.tx().notify();
+        for pair in self.link.iter_mut().flat_map(|link| &mut link.pairs) {
+            if pair.tx.flush(&mut self.stats) {
+                pair.ports.tx().notify();
             }
-            if link.rx.post(&self.options) {
-                link.ports.rx().notify();
+            if pair.rx.post(&self.options) {
+                pair.ports.rx().notify();
             }
         }
     }
@@ -294,16 +320,18 @@ impl Netfront {
     /// Tells the rings that the guest is going to sleep; true when there is work after all.
     pub fn arm(&mut self) -> bool {
         let room = self.can_send();
-        self.link.as_mut().is_some_and(|link| {
-            let tx = link.tx.arm();
+        let mut work = false;
+        for pair in self.link.iter_mut().flat_map(|link| &mut link.pairs) {
+            work |= pair.tx.arm();
             // Without room to answer, received frames stay where they are, and only tx can change that.
-            tx || (room && link.rx.arm())
-        })
+            work |= room && pair.rx.arm();
+        }
+        work
     }
 
     /// Forgets the events that have come so far.
     pub fn clear_events(&self) {
-        for port in self.link.iter().flat_map(|link| link.ports.all()) {
+        for port in self.link.iter().flat_map(Link::ports) {
             port.clear();
         }
     }
@@ -311,7 +339,7 @@ impl Netfront {
     /// Descriptors that are readable when there is something to do: the store's, then the event channels'.
     #[must_use]
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        let ports = self.link.iter().flat_map(|link| link.ports.all());
+        let ports = self.link.iter().flat_map(Link::ports);
         self.store
             .fd()
             .into_iter()
@@ -321,7 +349,7 @@ impl Netfront {
 
     /// Signals the backend on every channel, needed or not.
     pub fn kick(&self) {
-        for port in self.link.iter().flat_map(|link| link.ports.all()) {
+        for port in self.link.iter().flat_map(Link::ports) {
             port.notify();
         }
     }
@@ -331,7 +359,7 @@ impl Netfront {
     pub fn events(&self) -> u64 {
         self.link
             .iter()
-            .flat_map(|link| link.ports.all())
+            .flat_map(Link::ports)
             .map(GuestPort::events)
             .sum()
     }
@@ -359,14 +387,19 @@ impl Netfront {
         &mut self.store
     }
 
-    /// The tx queue of the present connection, for tests that write what a frontend should not.
+    /// The first tx queue of the present connection, for tests that write what a frontend should not.
     pub fn tx_queue(&mut self) -> Option<&mut TxQueue> {
-        self.link.as_mut().map(|link| &mut link.tx)
+        self.tx_queue_of(0)
+    }
+
+    /// As [`tx_queue`](Self::tx_queue), of any queue pair.
+    pub fn tx_queue_of(&mut self, queue: usize) -> Option<&mut TxQueue> {
+        Some(&mut self.link.as_mut()?.pairs.get_mut(queue)?.tx)
     }
 
     /// As [`tx_queue`](Self::tx_queue), for rx.
     pub fn rx_queue(&mut self) -> Option<&mut RxQueue> {
-        self.link.as_mut().map(|link| &mut link.rx)
+        Some(&mut self.link.as_mut()?.pairs.first_mut()?.rx)
     }
 
     /// How the frontend behaves.

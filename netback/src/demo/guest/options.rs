@@ -4,6 +4,8 @@
 /// Choices of a frontend. The default is what Linux's netfront does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontendOptions {
+    /// Queue pairs, as far as the backend offers so many.
+    pub queues: u16,
     /// Two event channels, one for each ring, where the backend offers that; otherwise one for both.
     pub split_event_channels: bool,
     /// `feature-sg`: frames of many slots may come. (Sending them depends on what the backend offers.)
@@ -38,6 +40,7 @@ pub struct FrontendOptions {
 impl Default for FrontendOptions {
     fn default() -> Self {
         Self {
+            queues: 1,
             split_event_channels: true,
             sg: true,
             csum_offload: true,

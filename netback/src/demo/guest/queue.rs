@@ -49,8 +49,28 @@ pub struct FrontStats {
     /// Frames whose checksum field is not what the flags promise. Of frames that the flags call complete, these
     /// may have been wrong on the wire already.
     pub checksum_mismatches: u64,
+    /// Frames by queue pair, of as many as there have been at most.
+    pub by_queue: Vec<QueueFrames>,
     /// How often the backend broke the protocol, and the first few in words.
     pub violations: Violations,
+}
+
+/// What went through one queue pair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueFrames {
+    /// Frames put into the tx ring.
+    pub tx_frames: u64,
+    /// Good frames received.
+    pub rx_frames: u64,
+}
+
+impl FrontStats {
+    /// Those by queue pair, of `count` at least.
+    pub(super) fn queues(&mut self, count: usize) -> &mut [QueueFrames] {
+        let len = self.by_queue.len().max(count);
+        self.by_queue.resize(len, QueueFrames::default());
+        &mut self.by_queue
+    }
 }
 
 /// What no correct backend does.

@@ -116,6 +116,18 @@ impl FrontendStore {
         Ok(value.is_some_and(|text| text != "0"))
     }
 
+    /// The number of queue pairs that the backend takes: 1 where it does not say.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn backend_queues(&self) -> Result<u16, NetfrontError> {
+        let value = optional(
+            self.client
+                .read(&format!("{}/multi-queue-max-queues", self.backend)),
+        )?;
+        Ok(value.and_then(|text| text.parse().ok()).unwrap_or(1).max(1))
+    }
+
     /// Writes (or removes, where the value is `None`) keys of the own directory in one transaction.
     ///
     /// # Errors

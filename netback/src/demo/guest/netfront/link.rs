@@ -1,22 +1,32 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! One connection of a model frontend: its queues and event channels, and how they are told to the backend.
+//! One connection of a model frontend: its queue pairs with their event channels, how they are told to the backend,
+//! and which of them a frame goes through.
 
 use super::NetfrontError;
 use crate::demo::guest::options::FrontendOptions;
-use crate::demo::guest::queue::{RxQueue, TxQueue};
+use crate::demo::guest::queue::{FrontStats, Received, RxQueue, TxQueue};
 use crate::demo::guest::store::FrontendStore;
 use crate::demo::sim::{GuestPort, SimGuest};
 
 /// All that exists only between the publication of the rings and the end of the connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    pub(super) tx: TxQueue,
-    pub(super) rx: RxQueue,
-    pub(super) ports: Ports,
+    /// At least one.
+    pub(super) pairs: Vec<Pair>,
     /// The backend takes frames of more than one slot.
     pub(super) sg: bool,
     /// The backend segments TCP over IPv4.
     pub(super) gso: bool,
+    /// Where to look for the next received frame first.
+    next: usize,
+}
+
+/// One queue pair.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) tx: TxQueue,
+    pub(super) rx: RxQueue,
+    pub(super) ports: Ports,
 }
 
 #[derive(Debug)]
@@ -24,6 +34,9 @@ pub(super) enum Ports {
     Single(GuestPort),
     Split { tx: GuestPort, rx: GuestPort },
 }
+
+/// A key of the frontend's directory with its value, or `None` where it must not be there.
+type Key = (String, Option<String>);
 
 impl Link {
     pub(super) fn new(
@@ -33,6 +46,85 @@ impl Link {
     ) -> Result<Self, NetfrontError> {
         let split =
             options.split_event_channels && store.backend_offers("feature-split-event-channels")?;
+        let count = options.queues.clamp(1, store.backend_queues()?);
+        let pairs = (0..count).map(|_| Pair::new(guest, options, split));
+        Ok(Self {
+            pairs: pairs.collect::<Result<_, _>>()?,
+            sg: store.backend_offers("feature-sg")?,
+            gso: store.backend_offers("feature-gso-tcpv4")?,
+            next: 0,
+        })
+    }
+
+    /// What goes into the frontend's directory. Keys of an earlier connection that do not hold now are removed, of
+    /// which `formerly` had queues in directories of their own.
+    pub(super) fn keys(&self, options: &FrontendOptions, formerly: usize) -> Vec<Key> {
+        let flag = |on: bool| on.then(|| "1".to_owned());
+        let features = [
+            ("multi-queue-num-queues", Some(self.pairs.len().to_string())),
+            ("request-rx-copy", flag(options.rx_copy)),
+            ("feature-rx-notify", flag(options.rx_notify)),
+            ("feature-sg", flag(options.sg)),
+            ("feature-gso-tcpv4", flag(options.gso)),
+            ("feature-no-csum-offload", flag(!options.csum_offload)),
+            ("feature-ipv6-csum-offload", flag(options.ipv6_csum_offload)),
+        ];
+        let mut keys: Vec<Key> = (0..formerly)
+            .map(|index| (format!("queue-{index}"), None))
+            .collect();
+        keys.extend(features.map(|(key, value)| (key.to_owned(), value)));
+        match self.pairs.as_slice() {
+            [only] => keys.extend(only.keys("")),
+            several => {
+                let flat = several.iter().take(1).flat_map(|pair| pair.keys(""));
+                keys.extend(flat.map(|(key, _)| (key, None)));
+                for (index, pair) in several.iter().enumerate() {
+                    keys.extend(pair.keys(&format!("queue-{index}/")));
+                }
+            }
+        }
+        keys
+    }
+
+    /// How many queues have directories of their own.
+    pub(super) fn directories(&self) -> usize {
+        match self.pairs.len() {
+            1 => 0,
+            several => several,
+        }
+    }
+
+    /// Which queue pair a frame is sent on: always the same for one flow, so that it stays in order.
+    pub(super) fn queue_of(&self, frame: &[u8]) -> usize {
+        flow(frame) % self.pairs.len().max(1)
+    }
+
+    /// The next received frame; the pairs take turns.
+    pub(super) fn receive(&mut self, stats: &mut FrontStats) -> Option<Received> {
+        let count = self.pairs.len();
+        for offset in 0..count {
+            let index = (self.next + offset) % count;
+            let pair = self.pairs.get_mut(index)?;
+            if let Some(frame) = pair.rx.receive(stats) {
+                stats.queues(count).get_mut(index)?.rx_frames += 1;
+                self.next = index + 1;
+                return Some(frame);
+            }
+        }
+        None
+    }
+
+    pub(super) fn ports(&self) -> impl Iterator<Item = &GuestPort> {
+        self.pairs.iter().flat_map(|pair| pair.ports.all())
+    }
+}
+
+impl Pair {
+    fn new(
+        guest: &SimGuest,
+        options: &FrontendOptions,
+        split: bool,
+    ) -> Result<Self, NetfrontError> {
         let ports = if split {
             Ports::Split {
                 tx: guest.alloc_port()?,
@@ -45,14 +137,10 @@ impl Link {
             tx: TxQueue::new(guest, options)?,
             rx: RxQueue::new(guest, options)?,
             ports,
-            sg: store.backend_offers("feature-sg")?,
-            gso: store.backend_offers("feature-gso-tcpv4")?,
         })
     }
 
-    /// What goes into the frontend's directory. Keys of an earlier connection that do not hold now are removed.
-    pub(super) fn keys(&self, options: &FrontendOptions) -> Vec<(String, Option<String>)> {
-        let flag = |on: bool| on.then(|| "1".to_owned());
+    fn keys(&self, dir: &str) -> impl Iterator<Item = Key> {
         let (single, tx, rx) = match &self.ports {
             Ports::Single(port) => (Some(port.port().to_string()), None, None),
             Ports::Split { tx, rx } => (
@@ -62,22 +150,31 @@ impl Link {
             ),
         };
         [
-            ("multi-queue-num-queues", flag(true)),
             ("tx-ring-ref", Some(self.tx.ring_ref().to_string())),
             ("rx-ring-ref", Some(self.rx.ring_ref().to_string())),
             ("event-channel", single),
             ("event-channel-tx", tx),
             ("event-channel-rx", rx),
-            ("request-rx-copy", flag(options.rx_copy)),
-            ("feature-rx-notify", flag(options.rx_notify)),
-            ("feature-sg", flag(options.sg)),
-            ("feature-gso-tcpv4", flag(options.gso)),
-            ("feature-no-csum-offload", flag(!options.csum_offload)),
-            ("feature-ipv6-csum-offload", flag(options.ipv6_csum_offload)),
         ]
+        .map(|(key, value)| (format!("{dir}{key}"), value))
         .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+    }
+}
+
+/// A number that is the same for all frames of a TCP connection or a UDP socket pair over IPv4, and 0 for all others.
+fn flow(frame: &[u8]) -> usize {
+    // Ethernet: type at 12. IPv4 at 14: version and length, fragment at +6, protocol at +9, addresses at +12, ports
+    // at +20 if there are no options.
+    let is_ipv4 = frame.get(12..15) == Some(&[0x08, 0x00, 0x45]);
+    let is_whole = matches!(frame.get(20..22), Some(&[0 | 0x40, 0]));
+    let has_ports = matches!(frame.get(23), Some(6 | 17));
+    match frame.get(26..38) {
+        Some(words) if is_ipv4 && is_whole && has_ports => {
+            words.iter().fold(5381_usize, |hash, byte| {
+                hash.wrapping_mul(33) ^ usize::from(*byte)
+            })
+        }
+        _ => 0,
     }
 }
 

@@ -130,7 +130,9 @@ impl Table {
         }
         entries.reclaim(index);
     }
+}
 
+impl Entries {
     /// Runs `with` on the page behind a reference if `backend` may use it so.
     fn access(
         &self,
@@ -139,8 +141,7 @@ impl Table {
         write: bool,
         with: impl FnOnce(&GuestPage) -> Result<(), OutsidePage>,
     ) -> GrantStatus {
-        let entries = read(&self.entries);
-        let entry = index_of(gref).and_then(|index| entries.slots.get(index)?.as_ref());
+        let entry = index_of(gref).and_then(|index| self.slots.get(index)?.as_ref());
         match entry {
             None => GrantStatus::BAD_GREF,
             // Xen calls both of these a general error.
@@ -152,9 +153,7 @@ impl Table {
             },
         }
     }
-}
 
-impl Entries {
     /// Frees an entry that nobody can reach any more.
     fn reclaim(&mut self, index: usize) {
         if let Some(slot) = self.slots.get_mut(index)
@@ -243,20 +242,20 @@ impl SimGrants {
         &self,
         batch: &mut CopyBatch,
         op: CopyOp,
-        domains: &HashMap<DomId, Arc<Table>>,
+        entries: Option<&Entries>,
     ) -> GrantStatus {
-        let (dom, gref, len, writes) = match op {
-            CopyOp::FromGuest { dom, gref, len, .. } => (dom, gref, len, false),
-            CopyOp::ToGuest { dom, gref, len, .. } => (dom, gref, len, true),
+        let (gref, len, writes) = match op {
+            CopyOp::FromGuest { gref, len, .. } => (gref, len, false),
+            CopyOp::ToGuest { gref, len, .. } => (gref, len, true),
         };
         // An operation without bytes succeeds without a look at the reference.
         if len == 0 {
             return GrantStatus::OKAY;
         }
-        let Some(table) = domains.get(&dom) else {
+        let Some(entries) = entries else {
             return GrantStatus::BAD_DOMAIN;
         };
-        table.access(gref, self.domain, writes, |page| match op {
+        entries.access(gref, self.domain, writes, |page| match op {
             CopyOp::FromGuest {
                 offset, at, len, ..
             } => page.read(
@@ -267,6 +266,12 @@ impl SimGrants {
                 offset, at, len, ..
             } => page.write(usize::from(offset), batch.bytes(at..at + usize::from(len))),
         })
+    }
+}
+
+const fn guest_of(op: CopyOp) -> DomId {
+    match op {
+        CopyOp::FromGuest { dom, .. } | CopyOp::ToGuest { dom, .. } => dom,
     }
 }
 
@@ -289,10 +294,14 @@ impl Grants for SimGrants {
             .copies
             .fetch_add(batch.len() as u64, Ordering::Relaxed);
         let domains = read(&self.tables.domains);
-        for index in 0..batch.len() {
-            if let Some(op) = batch.op(index) {
-                let status = self.copy_one(batch, op, &domains);
+        let mut index = 0;
+        // A run of operations on one guest's pages, as a rule the whole batch, costs one look-up.
+        while let Some(guest) = batch.op(index).map(guest_of) {
+            let entries = domains.get(&guest).map(|table| read(&table.entries));
+            while let Some(op) = batch.op(index).filter(|op| guest_of(*op) == guest) {
+                let status = self.copy_one(batch, op, entries.as_deref());
                 batch.set_status(index, status);
+                index += 1;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@
 //! Towards the guest the frames are in the tap's queue before the clock starts, so no source of frames is measured.
 
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use hotplug::{Injector, Tap, TapOffload, TapOptions};
@@ -102,7 +103,8 @@ impl Rig {
             return Err(BenchError::OneProcessor);
         };
         let mut config = Config {
-            workers: std::num::NonZeroU16::new(1),
+            workers: NonZeroU16::new(1),
+            max_queues: NonZeroU16::new(1),
             ..Config::default()
         };
         config.tap.txqueuelen = QUEUE;

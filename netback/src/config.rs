@@ -71,10 +71,12 @@ pub struct TapConfig {
 }
 
 /// `[limits]`: of each vif.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// `rate-to-guest`: how much a guest may receive; `None` is no limit.
     pub rate_to_guest: Option<Rate>,
+    /// `stall-seconds`: how long a guest may post too few receive buffers; `None` is for ever.
+    pub stall: Option<Duration>,
 }
 
 /// `[log]`
@@ -144,7 +146,10 @@ impl Default for Config {
             workers: None,
             max_queues: None,
             tap: TapConfig { txqueuelen: 500 },
-            limits: LimitsConfig::default(),
+            limits: LimitsConfig {
+                rate_to_guest: None,
+                stall: Some(Duration::from_secs(10)),
+            },
             log: LogConfig {
                 level: LogLevel::default(),
             },
@@ -223,6 +228,16 @@ impl Config {
         if let Some(value) = &raw.limits.rate_to_guest {
             config.limits.rate_to_guest = source.rate("limits.rate-to-guest", value)?;
         }
+        if let Some(value) = &raw.limits.stall_seconds {
+            let seconds: u16 = source.integer(
+                "limits.stall-seconds",
+                value,
+                0..=3600,
+                "an integer from 0 (never) to 3600",
+            )?;
+            let stall = Duration::from_secs(seconds.into());
+            config.limits.stall = (!stall.is_zero()).then_some(stall);
+        }
         if let Some(value) = &raw.log.level {
             let levels = [
                 LogLevel::Error,
@@ -300,6 +315,7 @@ struct RawTap {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct RawLimits {
     rate_to_guest: Option<Spanned<Value>>,
+    stall_seconds: Option<Spanned<Value>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,6 +3,7 @@
 
 use std::net::UdpSocket;
 
+use netback::config::Config;
 use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
@@ -20,7 +21,15 @@ pub(crate) struct Neighbourhood {
 }
 
 pub(crate) fn neighbourhood() -> Neighbourhood {
-    let world = World::with(|config| config.workers = std::num::NonZeroU16::new(1));
+    neighbourhood_with(|_| {})
+}
+
+/// As [`neighbourhood`], with another configuration.
+pub(crate) fn neighbourhood_with(configure: impl FnOnce(&mut Config)) -> Neighbourhood {
+    let world = World::with(|config| {
+        config.workers = std::num::NonZeroU16::new(1);
+        configure(config);
+    });
     let neighbour = world.guest(100, linux());
     neighbour.ping();
     Neighbourhood { world, neighbour }

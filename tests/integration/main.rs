@@ -28,5 +28,7 @@ mod queues;
 mod reconnect;
 /// Daemons and stores that go and come back.
 mod restart;
+/// Guests that do not take what comes for them.
+mod stalls;
 /// What `netback status` tells.
 mod status;

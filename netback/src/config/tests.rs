@@ -32,6 +32,11 @@ fn an_empty_file_is_the_default() {
     assert_eq!(config.hotplug.timeout, Duration::from_secs(40));
     assert_eq!(config.tap.txqueuelen, 500);
     assert_eq!(config.limits.rate_to_guest, None);
+    assert_eq!(config.limits.stall, Some(Duration::from_secs(10)));
+    assert_eq!(
+        parse("limits.stall-seconds = 0").unwrap().limits.stall,
+        None
+    );
     assert_eq!(config.log.level, LogLevel::Info);
     assert_eq!(
         config.control.socket,
@@ -46,7 +51,7 @@ fn an_empty_file_is_the_default() {
 fn every_key_is_taken() {
     let config = parse(
         "workers = 3\nmax-queues = 32\nhotplug.runner = \"daemon\"\nhotplug.timeout-seconds = 5\ntap.txqueuelen = 65536\n\
-         limits.rate-to-guest = \"100Mb/s\"\n\
+         limits.rate-to-guest = \"100Mb/s\"\nlimits.stall-seconds = 3600\n\
          log.level = \"trace\"\ncontrol.socket = \"/tmp/c\"\nxenstore.socket = \"/tmp/x\"\n",
     )
     .unwrap();
@@ -60,6 +65,7 @@ fn every_key_is_taken() {
         tap: TapConfig { txqueuelen: 65536 },
         limits: LimitsConfig {
             rate_to_guest: Some(Rate::from_config("100Mb/s").unwrap()),
+            stall: Some(Duration::from_secs(3_600)),
         },
         log: LogConfig {
             level: LogLevel::Trace,
@@ -128,6 +134,10 @@ fn a_bad_value_is_named_with_what_is_allowed() {
         (
             "limits.rate-to-guest = 100",
             "limits.rate-to-guest = 100 is not allowed",
+        ),
+        (
+            "limits.stall-seconds = 3601",
+            "limits.stall-seconds = 3601 is not allowed: expected an integer from 0 (never) to 3600",
         ),
         (
             "log.level = \"Info\"",

@@ -126,7 +126,8 @@ pub struct DirectionStatus {
     pub limit_mbit_per_second: Option<f64>,
     /// Packets that did not, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// Failures that are not a packet's drop, by kind (such as failed grant copies).
+    /// Failures that are not a packet's drop, by kind: "stall" is how often the guest has stopped
+    /// to take what came for it.
     pub errors: BTreeMap<String, u64>,
 }
 

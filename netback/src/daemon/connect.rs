@@ -111,6 +111,7 @@ impl Vif {
                 features: negotiated.features,
                 tap,
                 limits: Arc::clone(&self.limits.buckets),
+                stall: host.config.limits.stall,
                 counters: Arc::clone(counters),
             };
             requests.push((worker, request));

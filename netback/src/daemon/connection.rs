@@ -9,8 +9,8 @@
 use hotplug::Tap;
 use xenbus::backend::Event;
 
-use crate::vif::Fault;
 use crate::vif::negotiate::Negotiated;
+use crate::vif::{Fault, Flow};
 use crate::worker::{QueueId, What, WorkerId};
 
 /// Queue pairs that workers have, or were asked to take.
@@ -30,6 +30,8 @@ struct Queue {
     id: QueueId,
     worker: WorkerId,
     stage: Stage,
+    /// The guest does not take what comes for it.
+    stalled: bool,
 }
 
 /// How far a worker is with a queue pair.
@@ -82,6 +84,7 @@ impl Connection {
             id,
             worker,
             stage: Stage::Asked,
+            stalled: false,
         };
         Self {
             negotiated,
@@ -113,6 +116,7 @@ impl Connection {
             What::Up => self.up(id),
             What::Failed(error) => self.failed(id, &error.to_string()),
             What::Fault(fault) => self.fault(id, fault),
+            What::Flow(flow) => self.flow(id, flow),
             What::Down => self.down(id),
         }
     }
@@ -129,6 +133,18 @@ impl Connection {
             self.course = Course::Failed(reason);
         }
         self.progress()
+    }
+
+    /// Whether the guest has stalled on any queue pair.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.queues.iter().any(|queue| queue.stalled)
+    }
+
+    fn flow(&mut self, id: QueueId, flow: Flow) -> Outcome {
+        if let Some(queue) = self.queue(id) {
+            queue.stalled = flow == Flow::Stalled;
+        }
+        Outcome::default()
     }
 
     fn up(&mut self, id: QueueId) -> Outcome {

@@ -12,6 +12,7 @@
 //! | `script` | the vif script, when the daemon runs it |
 //! | `host` | what the devices share |
 //! | `limits` | rates |
+//! | `stall` | guests that do not take what comes for them |
 //! | `store` | the connection to xenstored, lost and found |
 //! | `timers` | what is due when |
 //! | `orphans` | taps of devices that are gone |
@@ -28,6 +29,7 @@ mod limits;
 mod orphans;
 mod perform;
 mod script;
+mod stall;
 mod status;
 mod store;
 mod timers;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use xenbus::{DevicePath, DomId};
 
 use super::host::Host;
+use super::stall;
 use super::vif::Vif;
 use crate::control::model::{
     DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
@@ -70,10 +71,12 @@ fn vif_status(vif: &Vif) -> VifStatus {
     }
 }
 
-/// The last error, or else what the device waits for.
+/// The last error, or else what the device waits for, or what ails the guest.
 fn reason(vif: &Vif) -> Option<String> {
     let waits = vif.machine.phase().reason();
-    vif.machine.error().or(waits).map(str::to_owned)
+    let stalled = vif.is_stalled().then_some(stall::STALLED);
+    let reason = vif.machine.error().or(waits).or(stalled);
+    reason.map(str::to_owned)
 }
 
 fn features(negotiated: &Negotiated) -> Features {
@@ -104,6 +107,11 @@ fn direction(counters: &DirectionCounters) -> DirectionStatus {
             .drops()
             .map(|(reason, n)| (reason.name().to_owned(), n))
             .collect(),
+        errors: match counters.stalls() {
+            0 => BTreeMap::new(),
+            stalls => [("stall".to_owned(), stalls)].into(),
+        },
+        // The limit is for all queues.
         ..DirectionStatus::default()
     }
 }

@@ -130,7 +130,12 @@ impl Vif {
         if !connection.has(id) {
             return None;
         }
+        let was_stalled = connection.is_stalled();
         let outcome = connection.reported(id, what);
+        let is_stalled = connection.is_stalled();
+        if is_stalled != was_stalled {
+            self.follow_stall(is_stalled);
+        }
         self.settle(outcome, host)
     }
 

@@ -24,6 +24,7 @@ pub struct DirectionCounters {
     packets: Counter,
     bytes: Counter,
     repairs: Counter,
+    stalls: Counter,
     drops: [Counter; DropReason::ALL.len()],
 }
 
@@ -47,6 +48,16 @@ impl DirectionCounters {
     #[inline]
     pub fn repaired(&self) {
         self.repairs.add(1);
+    }
+
+    /// Counts a guest that has stalled.
+    pub fn stalled(&self) {
+        self.stalls.add(1);
+    }
+
+    /// How often the guest has stalled: rx only.
+    pub fn stalls(&self) -> u64 {
+        self.stalls.get()
     }
 
     /// Frames whose checksum had to be made blank for segmentation.
@@ -96,8 +107,11 @@ pub enum DropReason {
     TapRefused,
     /// rx: the frame needs more slots than the frontend accepts.
     TooLarge,
-    /// rx: the frame needs more buffers than the guest had posted for a second.
+    /// rx: the frame needs more buffers than the guest had posted for a second (30 ms if it does
+    /// not signal what it posts).
     NoBuffers,
+    /// rx: the guest has stalled.
+    Stalled,
     /// rx: the frame is to be segmented, and the frontend cannot take it so: it did not ask for
     /// it, or the frame has a VLAN tag.
     UnwantedSegments,
@@ -107,7 +121,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::TooManySlots,
         Self::BadOffload,
@@ -118,6 +132,7 @@ impl DropReason {
         Self::TapRefused,
         Self::TooLarge,
         Self::NoBuffers,
+        Self::Stalled,
         Self::UnwantedSegments,
         Self::BadFromTap,
     ];
@@ -135,6 +150,7 @@ impl DropReason {
             Self::TapRefused => "tap-refused",
             Self::TooLarge => "too-large",
             Self::NoBuffers => "no-buffers",
+            Self::Stalled => "stalled",
             Self::UnwantedSegments => "unwanted-segments",
             Self::BadFromTap => "bad-from-tap",
         }

@@ -5,7 +5,10 @@
 //! with one ioctl, then answers the buffers' slots and publishes. A frame that needs more buffers
 //! than are posted is held until they are, for a second at most; what comes after it stays in the
 //! tap, whose queue is bounded (`tap.txqueuelen`) and drops at its end. What is beyond the vif's
-//! rate stays there too.
+//! rate stays there too. How long all this goes on for a guest that posts too few buffers is
+//! decided in [`shortage`](super::shortage).
+
+mod starved;
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -23,14 +26,14 @@ use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
 use super::negotiate::Features;
 use super::offload::{ForGuest, describe_for_guest};
+use super::shortage::{Patience, Shortage, Verdict};
 use super::vnet::{VNET_HDR_LEN, VnetHdr};
 use super::workbench::{BURST_FRAMES, Cursor, FRAME_MAX, PlannedRx, Workbench};
 
+pub use starved::Flow;
+
 /// Slots that every frontend accepts for one frame (netif.h, `XEN_NETIF_NR_SLOTS_MIN`).
 const SLOTS_MAX: u32 = 18;
-
-/// How long a frame waits for buffers before it is dropped in favour of those behind it.
-const HOLD_LIMIT: Duration = Duration::from_secs(1);
 
 /// The rx half of a queue pair.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub(super) struct GuestRx {
     features: Features,
     /// A frame behind its header that waits for buffers; empty if there is none.
     held: Vec<u8>,
-    held_since: Instant,
+    shortage: Shortage,
     /// Buffers that the next frame needs: what the held one does, else 1.
     wanted: u32,
     /// The tap has not been found empty since it last became readable.
@@ -58,6 +61,8 @@ pub(super) struct RxTurn {
     pub(super) more: bool,
     /// A turn is due at this moment, whatever happens until then.
     pub(super) due: Option<Instant>,
+    /// The guest has come to a stop, or it goes on.
+    pub(super) flow: Option<Flow>,
 }
 
 /// What a read from the tap brought.
@@ -85,13 +90,19 @@ enum Ended {
 }
 
 impl GuestRx {
-    pub(super) fn new(ring: BackRing<RxRing>, guest: DomId, features: Features) -> Self {
+    /// `stall` is how long the guest may be short of buffers; `None` for ever.
+    pub(super) fn new(
+        ring: BackRing<RxRing>,
+        guest: DomId,
+        features: Features,
+        stall: Option<Duration>,
+    ) -> Self {
         Self {
             ring,
             guest,
             features,
             held: Vec::new(),
-            held_since: Instant::now(),
+            shortage: Shortage::new(Patience::new(features.rx_notify, stall)),
             wanted: 1,
             // Frames may have been waiting in the tap since before anybody watched it.
             tap_readable: true,
@@ -116,6 +127,9 @@ impl GuestRx {
         rate: &Bucket,
         counters: &DirectionCounters,
     ) -> Result<RxTurn, Fault> {
+        if let Some(needed) = self.shortage.stalled() {
+            return self.stalled_turn(needed, bench, tap, counters);
+        }
         if !self.tap_readable && self.held.is_empty() {
             return Ok(RxTurn::default());
         }
@@ -126,11 +140,18 @@ impl GuestRx {
             notify: self.answer(bench, counters)?,
             ..RxTurn::default()
         };
+        if ended == Ended::NoFrames || !bench.rx_burst.is_empty() {
+            self.shortage.ease();
+        }
         match ended {
             Ended::NoFrames => {}
             Ended::Full => turn.more = true,
-            Ended::NoBuffers => turn.more = self.ring.arm_for(self.wanted)?,
             Ended::Blocked(until) => turn.due = Some(until),
+            Ended::NoBuffers if self.ring.arm_for(self.wanted)? => turn.more = true,
+            Ended::NoBuffers => match self.shortage.verdict(bench.now()) {
+                Verdict::Wait(until) => turn.due = until,
+                Verdict::GiveUp(how) => self.give_up(how, bench, tap, counters, &mut turn)?,
+            },
         }
         Ok(turn)
     }
@@ -148,6 +169,7 @@ impl GuestRx {
             batch,
             rx_burst,
             rx_taken,
+            clock,
             ..
         } = bench;
         batch.clear();
@@ -160,12 +182,11 @@ impl GuestRx {
                 return Ok(Ended::Blocked(until));
             }
             if buffers < self.wanted {
-                if !self.is_held_too_long() {
+                // A guest that never posts as many must not lose everything for one frame.
+                if self.held.is_empty() || !self.shortage.is_held_too_long(clock.now()) {
                     return Ok(Ended::NoBuffers);
                 }
-                self.held.clear();
-                self.wanted = 1;
-                counters.dropped(DropReason::NoBuffers);
+                self.drop_held(DropReason::NoBuffers, counters);
                 continue;
             }
             if batch.capacity() - batch.len() < SLOTS_MAX as usize {
@@ -194,6 +215,7 @@ impl GuestRx {
             };
             if slots > buffers {
                 self.hold(batch, &frame, slots);
+                self.shortage.hold(clock.now());
                 return Ok(Ended::NoBuffers);
             }
             let bytes = batch.bytes_mut(frame.clone());
@@ -254,8 +276,7 @@ impl GuestRx {
         batch
             .bytes_mut(start..start + len)
             .copy_from_slice(&self.held);
-        self.held.clear();
-        self.wanted = 1;
+        self.release();
         Ok(Read::Frame(len - VNET_HDR_LEN))
     }
 
@@ -266,13 +287,18 @@ impl GuestRx {
         self.held
             .extend_from_slice(batch.bytes(frame.start - VNET_HDR_LEN..frame.end));
         self.wanted = slots;
-        self.held_since = Instant::now();
     }
 
-    /// A guest that never posts as many buffers must not lose everything for one frame. Looked at
-    /// only when it is short of buffers, and only when something comes that waits behind.
-    fn is_held_too_long(&self) -> bool {
-        !self.held.is_empty() && self.held_since.elapsed() > HOLD_LIMIT
+    fn drop_held(&mut self, reason: DropReason, counters: &DirectionCounters) {
+        self.release();
+        counters.dropped(reason);
+    }
+
+    /// The held frame goes its way.
+    fn release(&mut self) {
+        self.held.clear();
+        self.wanted = 1;
+        self.shortage.release();
     }
 
     /// Reads a frame behind its header.

@@ -17,12 +17,14 @@ pub mod negotiate;
 pub mod offload;
 pub mod queue;
 pub mod rate;
+mod shortage;
 pub mod vnet;
 pub mod workbench;
 
 pub use bucket::{Bucket, Limits, Meter};
 pub use counters::{DirectionCounters, DropReason, QueueCounters};
 pub use fault::Fault;
-pub use queue::{ConnectError, QueuePair, Turn};
+pub use guest_rx::Flow;
+pub use queue::{ConnectError, QueuePair, Turn, Turned};
 pub use rate::{Rate, RateError};
 pub use workbench::Workbench;

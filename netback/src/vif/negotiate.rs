@@ -42,6 +42,8 @@ pub struct Negotiated {
 pub struct Features {
     /// Frames of more than one slot.
     pub sg: bool,
+    /// The guest signals when it posts buffers.
+    pub rx_notify: bool,
     /// Blank checksums, and frames to be segmented.
     pub offloads: Offloads,
 }
@@ -149,7 +151,11 @@ fn features<R: Read>(keys: &FrontendKeys<R>) -> Result<Features, NegotiateError>
         gso_v4: keys.feature("feature-gso-tcpv4")? && csum_v4 && sg,
         gso_v6: keys.feature("feature-gso-tcpv6")? && csum_v6 && sg,
     };
-    Ok(Features { sg, offloads })
+    Ok(Features {
+        sg,
+        rx_notify: keys.feature("feature-rx-notify")?,
+        offloads,
+    })
 }
 
 trait Read: Fn(&str) -> io::Result<Option<Box<str>>> {}
@@ -226,7 +232,12 @@ mod tests {
             gso_v4: true,
             gso_v6: true,
         };
-        assert_eq!(negotiated.features, Features { sg: true, offloads });
+        let features = Features {
+            sg: true,
+            rx_notify: true,
+            offloads,
+        };
+        assert_eq!(negotiated.features, features);
     }
 
     #[test]
@@ -248,6 +259,7 @@ mod tests {
             negotiated.features,
             Features {
                 sg: false,
+                rx_notify: false,
                 offloads
             }
         );

@@ -18,7 +18,7 @@ use xen_ring::{
 use super::bucket;
 use super::counters::QueueCounters;
 use super::fault::Fault;
-use super::guest_rx::GuestRx;
+use super::guest_rx::{Flow, GuestRx};
 use super::guest_tx::GuestTx;
 use super::negotiate::Channels;
 use super::workbench::Workbench;
@@ -71,8 +71,17 @@ pub enum ConnectError {
 
 /// What a turn leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turned {
+    /// When the next one is to be.
+    pub next: Turn,
+    /// The guest has stopped to take what comes for it, or it goes on.
+    pub flow: Option<Flow>,
+}
+
+/// When a queue pair is to have its next turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// There is more to do.
+    /// There is more to do: in the next round.
     Again,
     /// Nothing to do until the next event: rings are armed, event channels unmasked.
     Idle,
@@ -104,6 +113,7 @@ impl QueuePair {
             features,
             tap,
             limits,
+            stall,
             counters,
             ..
         } = request;
@@ -124,7 +134,7 @@ impl QueuePair {
         let pair = Self {
             guest,
             tx: GuestTx::new(tx_ring, guest, LIMITS),
-            rx: GuestRx::new(rx_ring, guest, features),
+            rx: GuestRx::new(rx_ring, guest, features, stall),
             ports,
             masked: ArrayVec::new(),
             tap,
@@ -152,7 +162,7 @@ impl QueuePair {
         &mut self,
         bench: &mut Workbench<G>,
         channels: &impl EventChannels,
-    ) -> Result<Turn, Fault> {
+    ) -> Result<Turned, Fault> {
         let tx = self
             .tx
             .turn(bench, &self.tap, &self.limits.tx, &self.counters.tx)?;
@@ -166,12 +176,17 @@ impl QueuePair {
             self.notify(channels, self.ports.rx());
         }
         // A guest that waits for credit is not to signal what it adds to the queue meanwhile.
-        if rx.more || (tx.blocked_until.is_none() && self.tx.arm()?) {
-            return Ok(Turn::Again);
-        }
-        self.unmask(channels);
-        let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
-        Ok(due.map_or(Turn::Idle, Turn::Wait))
+        let next = if rx.more || (tx.blocked_until.is_none() && self.tx.arm()?) {
+            Turn::Again
+        } else {
+            self.unmask(channels);
+            let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
+            due.map_or(Turn::Idle, Turn::Wait)
+        };
+        Ok(Turned {
+            next,
+            flow: rx.flow,
+        })
     }
 
     /// One of its ports has signalled and is masked now.

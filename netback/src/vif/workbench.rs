@@ -44,7 +44,7 @@ pub struct Workbench<G> {
     /// The guest's buffers in the burst, in the order of the copies, with the bytes for each.
     pub(super) rx_taken: Vec<(RxRequest, u16)>,
     /// The round's time.
-    clock: RoundClock,
+    pub(super) clock: RoundClock,
     /// Keeps batches that fail as a whole from filling the log.
     failures: RateLimited,
 }

@@ -11,6 +11,7 @@ mod run;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use hotplug::Tap;
@@ -19,7 +20,7 @@ use xen_ring::{DomId, Hypervisor, SysError};
 use xenbus::DevicePath;
 
 use crate::vif::negotiate::{Features, QueueKeys};
-use crate::vif::{ConnectError, Fault, Limits, QueueCounters};
+use crate::vif::{ConnectError, Fault, Flow, Limits, QueueCounters};
 
 /// Which queue pair of which connection. A vif that connects again gets a new number, so that a
 /// late report about the old connection cannot be taken for the new one's.
@@ -63,6 +64,8 @@ pub struct ConnectRequest {
     pub tap: Tap,
     /// The vif's rate limits, shared by all its queues.
     pub limits: Arc<Limits>,
+    /// How long the guest may be short of receive buffers before it has stalled; `None` for ever.
+    pub stall: Option<Duration>,
     /// Counters that outlive the connection.
     pub counters: Arc<QueueCounters>,
 }
@@ -85,6 +88,8 @@ pub enum What {
     Failed(ConnectError),
     /// It cannot be served any more; the worker has given everything back.
     Fault(Fault),
+    /// It goes on, but the guest has stopped to take what comes for it, or takes it again.
+    Flow(Flow),
     /// Everything has been given back, as asked.
     Down,
 }

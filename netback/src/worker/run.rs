@@ -19,7 +19,7 @@ use xen_ring::{EventChannels, Hypervisor, LocalPort, SysError};
 
 use super::{Command, ConnectRequest, Mailbox, QueueId, Report, WAKER, What};
 use crate::timers::Timers;
-use crate::vif::{ConnectError, QueuePair, Turn, Workbench};
+use crate::vif::{ConnectError, QueuePair, Turn, Turned, Workbench};
 
 const EVENT_CHANNELS: Token = Token(1);
 const FIRST_TAP: usize = 2;
@@ -153,9 +153,17 @@ impl<H: Hypervisor> Worker<H> {
             };
             served.queued = false;
             match served.pair.turn(&mut self.bench, &self.channels) {
-                Ok(Turn::Again) => self.make_ready(key),
-                Ok(Turn::Wait(at)) => self.wake_at(key, at),
-                Ok(Turn::Idle) => {}
+                Ok(Turned { next, flow }) => {
+                    let id = served.id;
+                    match next {
+                        Turn::Again => self.make_ready(key),
+                        Turn::Wait(at) => self.wake_at(key, at),
+                        Turn::Idle => {}
+                    }
+                    if let Some(flow) = flow {
+                        self.tell(id, What::Flow(flow));
+                    }
+                }
                 Err(fault) => {
                     let id = served.id;
                     self.release(key);

@@ -69,6 +69,22 @@ fn up_when_all_are() {
 }
 
 #[test]
+fn stalled_while_any_queue_pair_is() {
+    let mut connection = connection(2);
+    for (index, flow, stalled) in [
+        (0, Flow::Stalled, true),
+        (1, Flow::Stalled, true),
+        (1, Flow::Stalled, true),
+        (0, Flow::Resumed, true),
+        (1, Flow::Resumed, false),
+        (1, Flow::Resumed, false),
+    ] {
+        nothing(connection.reported(id(index), What::Flow(flow)));
+        assert_eq!(connection.is_stalled(), stalled, "{index} {flow:?}");
+    }
+}
+
+#[test]
 fn down_when_all_are_and_each_is_asked_once() {
     let mut connection = connection(3);
     for index in 0..3 {

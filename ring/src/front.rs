@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An independent front end of the two rings, for the demo's simulated guest and for tests.
+//! An independent front end of the rings, for the demo's simulated guest and for tests.
 //!
 //! It is written from the protocol's description, not from [`crate::back`]: offsets, slot sizes,
 //! message layouts and index arithmetic are all here a second time, so that an error on one side
@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use crate::page::{Page, SharedPage};
 
 pub use messages::{
-    FrontExtra, FrontRx, FrontRxRequest, FrontRxResponse, FrontRxSlot, FrontTx, FrontTxRequest,
-    FrontTxResponse, FrontTxSlot,
+    FrontCtrl, FrontCtrlRequest, FrontCtrlResponse, FrontExtra, FrontRx, FrontRxRequest,
+    FrontRxResponse, FrontRxSlot, FrontTx, FrontTxRequest, FrontTxResponse, FrontTxSlot,
 };
 
 /// The messages of one ring as the guest sees them.

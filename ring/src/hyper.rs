@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use crate::copy::CopyBatch;
 use crate::error::SysError;
 use crate::ids::{DomId, GrantRef, LocalPort, RemotePort};
-use crate::page::SharedPage;
+use crate::page::{Access, SharedPage, StaticPage};
 
 /// Access to pages that other domains have granted to this one.
 pub trait Grants: Send {
@@ -21,6 +21,21 @@ pub trait Grants: Send {
     ///
     /// [`SysError::MapGrant`] when the reference is not (or not any more) granted to this domain.
     fn map_page(&self, dom: DomId, gref: GrantRef) -> Result<SharedPage, SysError>;
+
+    /// Maps a packet page that is to stay mapped. Unlike [`map_page`](Self::map_page) it does not
+    /// wait for a page that is paged out, since a guest may ask for hundreds: that is an error.
+    /// Unmapped as that one is.
+    ///
+    /// # Errors
+    ///
+    /// [`SysError::MapGrant`] when the reference is not granted to this domain, or not for writing
+    /// where that is asked for, or when the page is paged out, or there is no room for mappings.
+    fn map_static(
+        &self,
+        dom: DomId,
+        gref: GrantRef,
+        access: Access,
+    ) -> Result<StaticPage, SysError>;
 
     /// Carries out every operation of the batch; the outcome of each is then in
     /// [`CopyBatch::status`]. An empty batch costs no call.

@@ -23,6 +23,8 @@ pub const FIRST_SLOT: usize = 64;
 pub const TX_SLOT_BYTES: usize = 12;
 /// A slot of the guest's receive ring: request and response have 8 bytes each.
 pub const RX_SLOT_BYTES: usize = 8;
+/// A slot of the control ring: the request's 16 bytes (the response has 12).
+pub const CTRL_SLOT_BYTES: usize = 16;
 
 /// How many slots of this size a one-page ring has: the largest power of two that fits.
 #[must_use]
@@ -36,10 +38,12 @@ pub const fn slots_in_page(slot_bytes: usize) -> u32 {
 pub const TX_SLOTS: u32 = slots_in_page(TX_SLOT_BYTES);
 /// Slots of the guest's receive ring.
 pub const RX_SLOTS: u32 = slots_in_page(RX_SLOT_BYTES);
+/// Slots of the control ring.
+pub const CTRL_SLOTS: u32 = slots_in_page(CTRL_SLOT_BYTES);
 
 const _: () = {
     assert!(TX_SLOTS == 256 && RX_SLOTS == 256);
-    assert!(slots_in_page(16) == 128, "the control ring has 128 slots");
+    assert!(CTRL_SLOTS == 128);
     assert!(FIRST_SLOT + TX_SLOTS as usize * TX_SLOT_BYTES <= PAGE_SIZE);
     assert!(FIRST_SLOT + RX_SLOTS as usize * RX_SLOT_BYTES <= PAGE_SIZE);
     assert!(TX_SLOT_BYTES.is_multiple_of(4) && RX_SLOT_BYTES.is_multiple_of(4));

@@ -11,7 +11,7 @@
 //! | [`page`] | **the one module that touches guest-shared memory** |
 //! | [`back`] | the back end of a ring: take by copy, respond, publish, arm |
 //! | [`front`] | an independent front end, for simulated guests and tests |
-//! | [`netif`] | the messages of the two rings; [`netif::packet`] validates whole packets |
+//! | [`netif`] | the messages of the rings; [`netif::packet`] validates whole packets |
 //! | [`copy`] | batches of grant copies that own their memory |
 //! | [`hyper`] | what a backend needs from a hypervisor, as traits |
 //! | [`sys`] | the real hypervisor: `/dev/xen/gntdev`, `/dev/xen/evtchn` |
@@ -94,5 +94,5 @@ pub use layout::PAGE_SIZE;
 pub use netif::{RxRing, TxRing};
 /// The system's error number, as [`SysError`] carries it.
 pub use nix::errno::Errno;
-pub use page::{OutsidePage, Page, SharedPage};
+pub use page::{Access, OutsidePage, Page, SharedPage, StaticPage};
 pub use sys::{XenEventChannels, XenGrants, XenHypervisor, failed_unmaps};

@@ -211,6 +211,57 @@ impl fmt::Debug for SharedPage {
     }
 }
 
+/// What may be done with a page that stays mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it. The mapping itself allows no more, so a write would end the process.
+    ReadOnly,
+    /// Read and write it.
+    ReadWrite,
+}
+
+/// A packet page that a guest lets us keep mapped (netif.h, "Static Grants"). Where it is mapped
+/// for reading only, there is no way to write to it.
+#[derive(Clone, Debug)]
+pub struct StaticPage {
+    page: SharedPage,
+    access: Access,
+}
+
+impl StaticPage {
+    /// Takes charge of a page that has been mapped with `access`.
+    #[must_use]
+    pub const fn new(page: SharedPage, access: Access) -> Self {
+        Self { page, access }
+    }
+
+    /// What may be done with it.
+    #[must_use]
+    pub const fn access(&self) -> Access {
+        self.access
+    }
+
+    /// As [`SharedPage::copy_from`].
+    ///
+    /// # Errors
+    ///
+    /// [`OutsidePage`], and nothing is copied.
+    #[inline]
+    pub fn copy_from(&self, offset: usize, out: &mut [u8]) -> Result<(), OutsidePage> {
+        self.page.copy_from(offset, out)
+    }
+
+    /// The page for writing, if it may be written to.
+    #[inline]
+    #[must_use]
+    pub const fn writable(&self) -> Option<&SharedPage> {
+        match self.access {
+            Access::ReadWrite => Some(&self.page),
+            Access::ReadOnly => None,
+        }
+    }
+}
+
 /// A byte range that does not lie inside the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{len} bytes at offset {offset} do not lie inside a page of {PAGE_SIZE} bytes")]

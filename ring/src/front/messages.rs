@@ -14,6 +14,10 @@ pub enum FrontTx {}
 #[derive(Clone, Copy, Debug)]
 pub enum FrontRx {}
 
+/// The ring by which the guest configures its backend: 128 slots of 16 bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum FrontCtrl {}
+
 /// gref u32 @0, offset u16 @4, flags u16 @6, id u16 @8, size u16 @10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct FrontTxRequest {
@@ -80,6 +84,30 @@ pub struct FrontRxResponse {
     pub flags: u16,
     /// Bytes, or a negative error.
     pub status: i16,
+}
+
+/// id u16 @0, type u16 @2, three u32 @4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct FrontCtrlRequest {
+    /// Echoed in the response.
+    pub id: u16,
+    /// 1 to 7 hash, 8 to 10 static grants.
+    pub kind: u16,
+    /// By type.
+    pub data: [u32; 3],
+}
+
+/// id u16 @0, type u16 @2, status u32 @4, data u32 @8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontCtrlResponse {
+    /// Of the request.
+    pub id: u16,
+    /// Of the request.
+    pub kind: u16,
+    /// 0 success, 1 not supported, 2 invalid parameter, 3 buffer overflow.
+    pub status: u32,
+    /// By type.
+    pub data: u32,
 }
 
 /// A slot of the receive ring as the backend left it: a response or an extra info, which only the
@@ -155,6 +183,28 @@ impl FrontKind for FrontRx {
 
     fn get<P: Page>(page: &P, offset: usize) -> FrontRxSlot {
         FrontRxSlot(page.read_words(offset))
+    }
+}
+
+impl FrontKind for FrontCtrl {
+    type Request = FrontCtrlRequest;
+    type Response = FrontCtrlResponse;
+    const STRIDE: usize = 16;
+    const COUNT: u32 = 128;
+
+    fn put<P: Page>(page: &P, offset: usize, request: FrontCtrlRequest) {
+        let [a, b, c] = request.data;
+        page.write_words(offset, [join(request.id, request.kind), a, b, c]);
+    }
+
+    fn get<P: Page>(page: &P, offset: usize) -> FrontCtrlResponse {
+        let [first, status, data] = page.read_words(offset);
+        FrontCtrlResponse {
+            id: low(first),
+            kind: high(first),
+            status,
+            data,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The netif wire format (Xen's public header `io/netif.h`): what the slots of the two rings mean.
+//! The netif wire format (Xen's public header `io/netif.h`): what the slots of its rings mean.
 //!
 //! One family of messages per file. A raw slot is a private copy of what the guest wrote; it has
 //! no meaning of its own, since the same bytes are a request or an extra info depending on the
@@ -8,11 +8,13 @@
 //! "tx" and "rx" are the guest's. Beware that the checksum flags have swapped bits in the two
 //! directions; [`TxFlags`] and [`RxFlags`] are therefore different types.
 
+mod ctrl;
 mod extra;
 pub mod packet;
 mod rx;
 mod tx;
 
+pub use ctrl::{CtrlRequest, CtrlResponse, CtrlRing, CtrlStatus, GrefEntry};
 pub use extra::{Extra, ExtraSlot, Gso, GsoKind};
 pub use packet::{
     DropReason, Fragment, Multicast, TxCsum, TxLimits, TxPacket, Verdict, next_packet,

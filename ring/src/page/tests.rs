@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use proptest::prelude::*;
 
-use super::{OutsidePage, Page, SharedPage};
+use super::{Access, OutsidePage, Page, SharedPage, StaticPage};
 use crate::layout::PAGE_SIZE;
 
 fn page() -> SharedPage {
@@ -44,6 +44,20 @@ fn clones_are_the_same_page_and_keep_it_alive() {
     first.store(8, 7, Relaxed);
     drop(first);
     assert_eq!(second.load(8, Relaxed), 7);
+}
+
+#[test]
+fn a_static_page_is_written_to_only_where_that_is_allowed() {
+    let guests = page();
+    guests.copy_to(100, b"hello").unwrap();
+    for (access, writable) in [(Access::ReadOnly, false), (Access::ReadWrite, true)] {
+        let kept = StaticPage::new(guests.clone(), access);
+        let mut seen = [0; 5];
+        kept.copy_from(100, &mut seen).unwrap();
+        assert_eq!((&seen, kept.access()), (b"hello", access));
+        assert_eq!(kept.writable().is_some(), writable);
+        assert!(kept.copy_from(4_092, &mut seen).is_err());
+    }
 }
 
 #[test]

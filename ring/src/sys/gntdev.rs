@@ -19,7 +19,7 @@ use crate::error::SysError;
 use crate::hyper::Grants;
 use crate::ids::{DomId, GrantRef};
 use crate::layout::PAGE_SIZE;
-use crate::page::SharedPage;
+use crate::page::{Access, SharedPage, StaticPage};
 
 const DEVICE: &str = "/dev/xen/gntdev";
 
@@ -66,10 +66,19 @@ impl XenGrants {
         })
     }
 
-    fn map(&self, dom: DomId, gref: GrantRef) -> Result<SharedPage, Errno> {
+    /// Maps a page in at most so many attempts.
+    fn map(
+        &self,
+        dom: DomId,
+        gref: GrantRef,
+        access: Access,
+        attempts: u32,
+    ) -> Result<SharedPage, Errno> {
         let reservation = self.reserve(dom, gref)?;
         let offset = i64::try_from(reservation.index).map_err(|_| Errno::EOVERFLOW)?;
-        let mapping = retry(|| Mapping::shared(self.fd.as_fd(), PAGE_SIZE, offset))?;
+        let mapping = retry(attempts, || {
+            Mapping::shared(self.fd.as_fd(), PAGE_SIZE, offset, access)
+        })?;
         let grant = Arc::new(GrantMapping {
             mapping,
             _reservation: reservation,
@@ -80,7 +89,18 @@ impl XenGrants {
 
 impl Grants for XenGrants {
     fn map_page(&self, dom: DomId, gref: GrantRef) -> Result<SharedPage, SysError> {
-        self.map(dom, gref)
+        self.map(dom, gref, Access::ReadWrite, MAP_ATTEMPTS)
+            .map_err(|errno| SysError::MapGrant { dom, gref, errno })
+    }
+
+    fn map_static(
+        &self,
+        dom: DomId,
+        gref: GrantRef,
+        access: Access,
+    ) -> Result<StaticPage, SysError> {
+        self.map(dom, gref, access, 1)
+            .map(|page| StaticPage::new(page, access))
             .map_err(|errno| SysError::MapGrant { dom, gref, errno })
     }
 
@@ -109,8 +129,8 @@ impl Grants for XenGrants {
 }
 
 /// Repeats a mapping while the hypervisor says that the guest's page is paged out.
-fn retry<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    for _ in 1..MAP_ATTEMPTS {
+fn retry<T>(attempts: u32, mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    for _ in 1..attempts {
         match attempt() {
             Err(Errno::EAGAIN) => sleep(MAP_PAUSE),
             outcome => return outcome,
@@ -207,7 +227,7 @@ mod tests {
     #[test]
     fn eagain_is_retried_but_not_for_ever() {
         let mut calls = 0;
-        let outcome = retry(|| {
+        let outcome = retry(MAP_ATTEMPTS, || {
             calls += 1;
             if calls < 3 {
                 Err(Errno::EAGAIN)
@@ -218,14 +238,14 @@ mod tests {
         assert_eq!(outcome, Ok(3));
 
         let mut calls = 0;
-        let outcome: Result<(), _> = retry(|| {
+        let outcome: Result<(), _> = retry(MAP_ATTEMPTS, || {
             calls += 1;
             Err(Errno::EAGAIN)
         });
         assert_eq!((outcome, calls), (Err(Errno::EAGAIN), MAP_ATTEMPTS));
 
         let mut calls = 0;
-        let outcome: Result<(), _> = retry(|| {
+        let outcome: Result<(), _> = retry(MAP_ATTEMPTS, || {
             calls += 1;
             Err(Errno::EINVAL)
         });

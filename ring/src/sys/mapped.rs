@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::SysError;
+use crate::page::Access;
 
 static FAILED_UNMAPS: AtomicU64 = AtomicU64::new(0);
 
@@ -33,7 +34,8 @@ pub(crate) fn count_unmap<T>(outcome: Result<T, Errno>) {
     }
 }
 
-/// An address range from `mmap`, readable and writable, released when dropped.
+/// An address range from `mmap`, readable and, unless it was asked for otherwise, writable;
+/// released when dropped.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<c_void>,
@@ -60,11 +62,21 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
-    /// A shared mapping of a file or device, from `offset` on.
-    pub(crate) fn shared(fd: BorrowedFd<'_>, len: usize, offset: i64) -> Result<Self, Errno> {
+    /// A shared mapping of a file or device, from `offset` on. gntdev takes from the protection
+    /// whether it is to map a grant for reading only.
+    pub(crate) fn shared(
+        fd: BorrowedFd<'_>,
+        len: usize,
+        offset: i64,
+        access: Access,
+    ) -> Result<Self, Errno> {
         let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        let protection = match access {
+            Access::ReadOnly => ProtFlags::PROT_READ,
+            Access::ReadWrite => READ_WRITE,
+        };
         // SAFETY: without MAP_FIXED the kernel picks an unused range; nothing existing changes.
-        let base = unsafe { mmap(None, len, READ_WRITE, MapFlags::MAP_SHARED, fd, offset) }?;
+        let base = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, fd, offset) }?;
         Ok(Self { base, len })
     }
 
@@ -158,17 +170,36 @@ mod tests {
 
     use super::{Arena, Mapping};
     use crate::layout::PAGE_SIZE;
+    use crate::page::{Access, StaticPage};
 
     #[test]
     fn a_shared_mapping_is_the_file() {
         let fd = memfd_create(c"ring-test", MFdFlags::MFD_CLOEXEC).unwrap();
         nix::unistd::ftruncate(&fd, 2 * 4096).unwrap();
-        let mapping = std::sync::Arc::new(Mapping::shared(fd.as_fd(), PAGE_SIZE, 4096).unwrap());
+        let mapping = std::sync::Arc::new(
+            Mapping::shared(fd.as_fd(), PAGE_SIZE, 4096, Access::ReadWrite).unwrap(),
+        );
         let page = crate::SharedPage::of_mapping(mapping.clone(), &mapping).unwrap();
         page.copy_to(10, b"hello").unwrap();
         let mut seen = [0; 5];
         nix::sys::uio::pread(&fd, &mut seen, 4096 + 10).unwrap();
         assert_eq!(&seen, b"hello");
+    }
+
+    /// The kernel refuses to map a file for writing that is open for reading only, and does map it
+    /// for reading: so the protection is what was asked for.
+    #[test]
+    fn a_mapping_for_reading_does_not_ask_for_more() {
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        let refused = Mapping::shared(file.as_fd(), PAGE_SIZE, 0, Access::ReadWrite);
+        assert_eq!(refused.unwrap_err(), nix::errno::Errno::EACCES);
+        let mapping = Mapping::shared(file.as_fd(), PAGE_SIZE, 0, Access::ReadOnly).unwrap();
+        let mapping = std::sync::Arc::new(mapping);
+        let page = crate::SharedPage::of_mapping(mapping.clone(), &mapping).unwrap();
+        let mut magic = [0; 4];
+        let page = StaticPage::new(page, Access::ReadOnly);
+        page.copy_from(0, &mut magic).unwrap();
+        assert_eq!(&magic, b"\x7fELF");
     }
 
     #[test]

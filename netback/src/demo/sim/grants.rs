@@ -12,7 +12,10 @@ use std::sync::{Arc, RwLock};
 
 use nix::errno::Errno;
 use xen_ring::page::OutsidePage;
-use xen_ring::{CopyBatch, CopyOp, DomId, GrantRef, GrantStatus, Grants, SharedPage, SysError};
+use xen_ring::{
+    Access, CopyBatch, CopyOp, DomId, GrantRef, GrantStatus, Grants, SharedPage, StaticPage,
+    SysError,
+};
 
 use super::memory::GuestPage;
 use super::{read, refused, write};
@@ -109,11 +112,11 @@ impl Table {
         entries.reclaim(index);
     }
 
-    fn map(self: &Arc<Self>, index: usize, backend: DomId) -> Option<SharedPage> {
+    fn map(self: &Arc<Self>, index: usize, backend: DomId, access: Access) -> Option<SharedPage> {
         let mut entries = write(&self.entries);
         let entry = entries.slots.get_mut(index)?.as_mut()?;
-        // The daemon maps rings, which it writes to.
-        if entry.ended || entry.readonly || entry.backend != backend {
+        let refused = entry.readonly && access == Access::ReadWrite;
+        if entry.ended || refused || entry.backend != backend {
             return None;
         }
         entry.maps += 1;
@@ -238,6 +241,18 @@ pub struct SimGrants {
 }
 
 impl SimGrants {
+    fn map(&self, dom: DomId, gref: GrantRef, access: Access) -> Result<SharedPage, SysError> {
+        let table = read(&self.tables.domains).get(&dom).cloned();
+        // gntdev reports every bad reference as EINVAL.
+        index_of(gref)
+            .and_then(|index| table?.map(index, self.domain, access))
+            .ok_or(SysError::MapGrant {
+                dom,
+                gref,
+                errno: Errno::EINVAL,
+            })
+    }
+
     fn copy_one(
         &self,
         batch: &mut CopyBatch,
@@ -277,15 +292,17 @@ const fn guest_of(op: CopyOp) -> DomId {
 
 impl Grants for SimGrants {
     fn map_page(&self, dom: DomId, gref: GrantRef) -> Result<SharedPage, SysError> {
-        let table = read(&self.tables.domains).get(&dom).cloned();
-        // gntdev reports every bad reference as EINVAL.
-        index_of(gref)
-            .and_then(|index| table?.map(index, self.domain))
-            .ok_or(SysError::MapGrant {
-                dom,
-                gref,
-                errno: Errno::EINVAL,
-            })
+        self.map(dom, gref, Access::ReadWrite)
+    }
+
+    fn map_static(
+        &self,
+        dom: DomId,
+        gref: GrantRef,
+        access: Access,
+    ) -> Result<StaticPage, SysError> {
+        let page = self.map(dom, gref, access)?;
+        Ok(StaticPage::new(page, access))
     }
 
     fn copy(&self, batch: &mut CopyBatch) -> Result<(), SysError> {

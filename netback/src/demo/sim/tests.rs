@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use xen_ring::{
-    CopyBatch, DomId, EventChannels, GrantRef, GrantStatus, Grants, Hypervisor, LocalPort,
+    Access, CopyBatch, DomId, EventChannels, GrantRef, GrantStatus, Grants, Hypervisor, LocalPort,
     RemotePort,
 };
 
@@ -165,6 +165,36 @@ mod grants {
                 Errno::EINVAL
             );
         }
+        assert_eq!(sim.census().mapped, 0);
+    }
+
+    #[test]
+    fn a_static_page_is_mapped_as_it_was_granted_and_asked_for() {
+        let sim = machine();
+        let guest = sim.guest(GUEST);
+        let grants = sim.open_grants().unwrap();
+        let page = page_of(b"one");
+        let (whole, readonly) = (
+            guest.grant(&page, false).unwrap(),
+            guest.grant(&page, true).unwrap(),
+        );
+        let read = grants.map_static(GUEST, readonly.gref(), Access::ReadOnly);
+        let write = grants.map_static(GUEST, whole.gref(), Access::ReadWrite);
+        assert!(read.as_ref().unwrap().writable().is_none());
+        write
+            .as_ref()
+            .unwrap()
+            .writable()
+            .unwrap()
+            .copy_to(0, b"two")
+            .unwrap();
+        let mut seen = [0; 3];
+        read.as_ref().unwrap().copy_from(0, &mut seen).unwrap();
+        assert_eq!(&seen, b"two");
+        let refused = grants.map_static(GUEST, readonly.gref(), Access::ReadWrite);
+        assert_eq!(refused.unwrap_err().errno(), Errno::EINVAL);
+        assert_eq!(sim.census().mapped, 2);
+        drop((read, write));
         assert_eq!(sim.census().mapped, 0);
     }
 

@@ -5,9 +5,11 @@
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
 //! and `guest_rx` (the turn's two halves). Beside them: [`negotiate`] (what the frontend asked
 //! for), [`offload`] with [`headers`] and [`vnet`] (checksums), [`rate`] and [`bucket`] (limits),
-//! [`workbench`] (a worker's buffers), [`counters`].
+//! [`control`] (what the guest configures while it runs), [`workbench`] (a worker's buffers),
+//! [`counters`].
 
 pub mod bucket;
+pub mod control;
 pub mod counters;
 pub mod fault;
 mod guest_rx;

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The static grants of one queue pair: packet pages of the guest that stay mapped, so that a slot
+//! which names one is copied by the processor and not by the hypervisor.
+//!
+//! Owned by the queue's worker, like everything that the packet path reads: a look-up takes no
+//! lock, and after an order is answered nobody else still uses what it unmapped. Orders are
+//! carried out a few pages a turn, since a page costs several system calls.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use xen_ring::netif::GrefEntry;
+use xen_ring::{Access, DomId, GrantRef, Grants, StaticPage};
+
+use super::machine::{Change, Outcome};
+use super::message::STATIC_GRANTS_MAX;
+
+/// Pages mapped or unmapped in one turn, at most.
+const PAGES_PER_TURN: usize = 32;
+
+/// Pages that all guests together may have mapped. Each takes one of the process's memory
+/// mappings, of which Linux allows 65530 by default (vm.max_map_count): half of them are kept for
+/// everything else.
+pub const PROCESS_PAGES_MAX: usize = 32_768;
+
+/// A queue pair's static grants.
+#[derive(Debug)]
+pub struct StaticGrants {
+    /// In ascending order.
+    grefs: Vec<GrantRef>,
+    /// Their pages, in the same order.
+    pages: Vec<Kept>,
+    quota: Arc<Quota>,
+    work: Option<Work>,
+}
+
+/// A page, and the permission to have it.
+#[derive(Debug)]
+struct Kept {
+    page: StaticPage,
+    _permit: Permit,
+}
+
+/// An order that is being carried out.
+#[derive(Debug)]
+enum Work {
+    /// Mapping, the last of `wanted` first.
+    Adding {
+        wanted: Vec<(GrantRef, Access)>,
+        mapped: Vec<(GrantRef, Kept)>,
+    },
+    /// Unmapping what was mapped before one was refused.
+    Undoing(Vec<(GrantRef, Kept)>),
+    /// Unmapping, the first of `entries` first.
+    Deleting {
+        entries: Vec<GrefEntry>,
+        deleted: Vec<bool>,
+    },
+}
+
+impl StaticGrants {
+    /// None yet, and no more than `quota` allows.
+    pub fn new(quota: Arc<Quota>) -> Self {
+        Self {
+            grefs: Vec::new(),
+            pages: Vec::new(),
+            quota,
+            work: None,
+        }
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.grefs.is_empty()
+    }
+
+    /// The page of a reference, if it is mapped. A binary search, so that a guest that chooses its
+    /// references with care gains nothing.
+    #[inline]
+    pub fn page(&self, gref: GrantRef) -> Option<&StaticPage> {
+        let at = self.grefs.binary_search(&gref).ok()?;
+        Some(&self.pages.get(at)?.page)
+    }
+
+    /// Takes an order. There is one at a time: a control ring waits for each to be carried out.
+    pub fn begin(&mut self, change: Change) {
+        self.work = Some(match change {
+            Change::Add(wanted) if self.is_addable(&wanted) => Work::Adding {
+                mapped: Vec::with_capacity(wanted.len()),
+                wanted,
+            },
+            Change::Add(_) => Work::Undoing(Vec::new()),
+            Change::Delete { entries, .. } => Work::Deleting {
+                deleted: Vec::with_capacity(entries.len()),
+                entries,
+            },
+        });
+    }
+
+    /// Whether an order is being carried out.
+    #[inline]
+    pub fn is_busy(&self) -> bool {
+        self.work.is_some()
+    }
+
+    /// Goes on with the order. `Some` when it has been carried out.
+    pub fn step(&mut self, grants: &impl Grants, guest: DomId) -> Option<Outcome> {
+        let (work, outcome) = match self.work.take()? {
+            Work::Adding { wanted, mapped } => self.add(wanted, mapped, grants, guest),
+            Work::Undoing(mut mapped) => {
+                mapped.truncate(mapped.len().saturating_sub(PAGES_PER_TURN));
+                match mapped.is_empty() {
+                    true => (None, Some(Outcome::Refused)),
+                    false => (Some(Work::Undoing(mapped)), None),
+                }
+            }
+            Work::Deleting { entries, deleted } => self.delete(entries, deleted),
+        };
+        self.work = work;
+        outcome
+    }
+
+    /// Each page once, and no more than there is room for.
+    fn is_addable(&self, wanted: &[(GrantRef, Access)]) -> bool {
+        let mut seen = HashSet::with_capacity(wanted.len());
+        self.grefs.len() + wanted.len() <= STATIC_GRANTS_MAX
+            && wanted
+                .iter()
+                .all(|(gref, _)| self.page(*gref).is_none() && seen.insert(*gref))
+    }
+
+    fn add(
+        &mut self,
+        mut wanted: Vec<(GrantRef, Access)>,
+        mut mapped: Vec<(GrantRef, Kept)>,
+        grants: &impl Grants,
+        guest: DomId,
+    ) -> (Option<Work>, Option<Outcome>) {
+        for _ in 0..PAGES_PER_TURN {
+            let Some((gref, access)) = wanted.pop() else {
+                break;
+            };
+            let kept = Quota::permit(&self.quota).and_then(|permit| {
+                let page = grants.map_static(guest, gref, access).ok()?;
+                Some(Kept {
+                    page,
+                    _permit: permit,
+                })
+            });
+            let Some(kept) = kept else {
+                return (Some(Work::Undoing(mapped)), None);
+            };
+            mapped.push((gref, kept));
+        }
+        if !wanted.is_empty() {
+            return (Some(Work::Adding { wanted, mapped }), None);
+        }
+        self.keep(mapped);
+        (None, Some(Outcome::Added))
+    }
+
+    fn keep(&mut self, mapped: Vec<(GrantRef, Kept)>) {
+        let old = std::mem::take(&mut self.grefs).into_iter();
+        let mut all: Vec<_> = old.zip(self.pages.drain(..)).chain(mapped).collect();
+        all.sort_unstable_by_key(|(gref, _)| *gref);
+        (self.grefs, self.pages) = all.into_iter().unzip();
+    }
+
+    fn delete(
+        &mut self,
+        entries: Vec<GrefEntry>,
+        mut deleted: Vec<bool>,
+    ) -> (Option<Work>, Option<Outcome>) {
+        for entry in entries.iter().skip(deleted.len()).take(PAGES_PER_TURN) {
+            let found = self.grefs.binary_search(&entry.gref);
+            if let Ok(at) = found {
+                self.grefs.remove(at);
+                self.pages.remove(at);
+            }
+            deleted.push(found.is_ok());
+        }
+        if deleted.len() < entries.len() {
+            return (Some(Work::Deleting { entries, deleted }), None);
+        }
+        (None, Some(Outcome::Deleted(deleted)))
+    }
+}
+
+/// How many pages may be mapped: by a vif's queues together, and by those of all vifs.
+#[derive(Debug)]
+pub struct Quota {
+    used: AtomicUsize,
+    limit: usize,
+    above: Option<Arc<Self>>,
+}
+
+/// The permission to have one page mapped, given back when dropped.
+#[derive(Debug)]
+struct Permit(Arc<Quota>);
+
+impl Quota {
+    /// For the whole process.
+    pub fn process() -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            limit: PROCESS_PAGES_MAX,
+            above: None,
+        })
+    }
+
+    /// A part of this one: at most `limit` pages.
+    pub fn part(self: &Arc<Self>, limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            limit,
+            above: Some(Arc::clone(self)),
+        })
+    }
+
+    /// Pages that are mapped now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn permit(this: &Arc<Self>) -> Option<Permit> {
+        this.take().then(|| Permit(Arc::clone(this)))
+    }
+
+    fn take(&self) -> bool {
+        let more = |used: usize| (used < self.limit).then_some(used + 1);
+        let here = self
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        if here.is_err() {
+            return false;
+        }
+        let allowed = self.above.as_ref().is_none_or(|above| above.take());
+        if !allowed {
+            self.used.fetch_sub(1, Ordering::Relaxed);
+        }
+        allowed
+    }
+
+    fn give_back(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
+        if let Some(above) = &self.above {
+            above.give_back();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests;

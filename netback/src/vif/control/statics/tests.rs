@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Static grants on a simulated machine: what is mapped is counted by the hypervisor.
+
+use xen_ring::Hypervisor;
+
+use super::*;
+use crate::demo::sim::{Grant, GuestPage, SimGrants, SimGuest, SimHypervisor};
+
+const GUEST: DomId = DomId::new(1);
+
+struct Bench {
+    machine: SimHypervisor,
+    guest: SimGuest,
+    grants: SimGrants,
+    quota: Arc<Quota>,
+    table: StaticGrants,
+}
+
+fn bench(limit: usize) -> Bench {
+    let machine = SimHypervisor::new(DomId::new(0));
+    let quota = Quota::process().part(limit);
+    Bench {
+        guest: machine.guest(GUEST),
+        grants: machine.open_grants().unwrap(),
+        table: StaticGrants::new(Arc::clone(&quota)),
+        machine,
+        quota,
+    }
+}
+
+impl Bench {
+    fn granted(&self, count: usize, readonly: bool) -> Vec<Grant> {
+        let grant = |page| self.guest.grant(&page, readonly).unwrap();
+        GuestPage::many(count)
+            .unwrap()
+            .into_iter()
+            .map(grant)
+            .collect()
+    }
+
+    fn carry_out(&mut self, change: Change) -> Outcome {
+        self.table.begin(change);
+        for _ in 0..=STATIC_GRANTS_MAX / PAGES_PER_TURN {
+            let before = self.machine.census().mapped;
+            let outcome = self.table.step(&self.grants, GUEST);
+            let moved = self.machine.census().mapped.abs_diff(before);
+            assert!(moved <= PAGES_PER_TURN, "{moved} pages in one turn");
+            if let Some(outcome) = outcome {
+                assert!(!self.table.is_busy());
+                return outcome;
+            }
+        }
+        panic!("an order without end");
+    }
+
+    fn add(&mut self, grefs: &[GrantRef], access: Access) -> Outcome {
+        let wanted = grefs.iter().map(|gref| (*gref, access)).collect();
+        self.carry_out(Change::Add(wanted))
+    }
+
+    fn delete(&mut self, grefs: &[GrantRef]) -> Outcome {
+        let entry = |gref: &GrantRef| GrefEntry {
+            gref: *gref,
+            flags: 0,
+        };
+        self.carry_out(Change::Delete {
+            list: GrantRef::new(0),
+            entries: grefs.iter().map(entry).collect(),
+        })
+    }
+
+    fn assert_mapped(&self, count: usize) {
+        assert_eq!(self.machine.census().mapped, count);
+        assert_eq!(
+            (self.table.grefs.len(), self.table.pages.len()),
+            (count, count)
+        );
+        let above = self.quota.above.as_ref().unwrap().used();
+        assert_eq!((self.quota.used(), above), (count, count));
+    }
+}
+
+fn references(grants: &[Grant]) -> Vec<GrantRef> {
+    grants.iter().map(Grant::gref).collect()
+}
+
+#[test]
+fn a_full_table_and_back() {
+    let mut bench = bench(STATIC_GRANTS_MAX);
+    let grants = bench.granted(STATIC_GRANTS_MAX, false);
+    let mut grefs = references(&grants);
+    grefs.reverse();
+    assert_eq!(bench.add(&grefs[..500], Access::ReadWrite), Outcome::Added);
+    assert_eq!(bench.add(&grefs[500..], Access::ReadOnly), Outcome::Added);
+    bench.assert_mapped(STATIC_GRANTS_MAX);
+    for (n, gref) in grefs.iter().enumerate() {
+        let page = bench.table.page(*gref).unwrap();
+        assert_eq!(page.writable().is_some(), n < 500);
+    }
+    let one_more = references(&bench.granted(1, false));
+    assert_eq!(bench.add(&one_more, Access::ReadWrite), Outcome::Refused);
+
+    grefs.push(GrantRef::new(4_000_000));
+    let mut all = vec![true; STATIC_GRANTS_MAX];
+    all.push(false);
+    assert_eq!(bench.delete(&grefs), Outcome::Deleted(all));
+    bench.assert_mapped(0);
+    assert!(bench.table.is_empty());
+}
+
+#[test]
+fn a_page_is_the_guests() {
+    let mut bench = bench(8);
+    let page = GuestPage::new().unwrap();
+    let grant = bench.guest.grant(&page, true).unwrap();
+    assert_eq!(bench.add(&[grant.gref()], Access::ReadOnly), Outcome::Added);
+    page.write(7, b"hello").unwrap();
+    let mut seen = [0; 5];
+    let kept = bench.table.page(grant.gref()).unwrap();
+    kept.copy_from(7, &mut seen).unwrap();
+    assert_eq!(&seen, b"hello");
+    assert!(
+        bench
+            .table
+            .page(GrantRef::new(grant.gref().raw() + 1))
+            .is_none()
+    );
+}
+
+#[test]
+fn all_or_nothing() {
+    let mut bench = bench(STATIC_GRANTS_MAX);
+    let grants = bench.granted(100, false);
+    let readonly = bench.granted(1, true);
+    let good = references(&grants);
+    assert_eq!(bench.add(&good[..1], Access::ReadWrite), Outcome::Added);
+    let with = |gref| [&good[1..], &[gref]].concat();
+    for (what, grefs) in [
+        ("not granted", with(GrantRef::new(4_000_000))),
+        ("granted for reading", with(readonly[0].gref())),
+        ("mapped already", with(good[0])),
+        ("twice in the list", with(good[5])),
+    ] {
+        // The last is mapped first: also when everything before it went well.
+        for reversed in [false, true] {
+            let mut grefs = grefs.clone();
+            if reversed {
+                grefs.reverse();
+            }
+            assert_eq!(
+                bench.add(&grefs, Access::ReadWrite),
+                Outcome::Refused,
+                "{what}"
+            );
+            bench.assert_mapped(1);
+        }
+    }
+    assert_eq!(bench.add(&[], Access::ReadWrite), Outcome::Added);
+    assert_eq!(bench.delete(&[]), Outcome::Deleted(Vec::new()));
+    assert_eq!(
+        bench.delete(&[good[0], good[0]]),
+        Outcome::Deleted(vec![true, false])
+    );
+    bench.assert_mapped(0);
+}
+
+#[test]
+fn quotas_bound_a_vif_and_all_vifs_together() {
+    let mut bench = bench(40);
+    let grants = bench.granted(41, false);
+    let grefs = references(&grants);
+    assert_eq!(bench.add(&grefs, Access::ReadWrite), Outcome::Refused);
+    bench.assert_mapped(0);
+    assert_eq!(bench.add(&grefs[..40], Access::ReadWrite), Outcome::Added);
+    bench.assert_mapped(40);
+
+    let above = Quota::process().part(2);
+    let (first, second) = (above.part(2), above.part(2));
+    let held = [
+        Quota::permit(&first).unwrap(),
+        Quota::permit(&second).unwrap(),
+    ];
+    assert!(Quota::permit(&second).is_none());
+    assert_eq!((first.used(), second.used(), above.used()), (1, 1, 2));
+    drop(held);
+    assert_eq!((first.used(), second.used(), above.used()), (0, 0, 0));
+}
+
+#[test]
+fn nothing_stays_mapped_when_the_table_goes() {
+    let mut bench = bench(STATIC_GRANTS_MAX);
+    let grants = bench.granted(200, false);
+    let grefs = references(&grants);
+    assert_eq!(bench.add(&grefs[..100], Access::ReadWrite), Outcome::Added);
+    // In the middle of an order.
+    let wanted = grefs[100..].iter().map(|gref| (*gref, Access::ReadWrite));
+    bench.table.begin(Change::Add(wanted.collect()));
+    assert_eq!(bench.table.step(&bench.grants, GUEST), None);
+    assert_eq!(bench.machine.census().mapped, 100 + PAGES_PER_TURN);
+    bench.table = StaticGrants::new(Arc::clone(&bench.quota));
+    bench.assert_mapped(0);
+}

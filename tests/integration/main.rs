@@ -10,6 +10,8 @@
 
 /// From attach to detach: channels, slots, checksums, several guests, nothing left behind.
 mod connect;
+/// What a guest configures while it runs: hashes, static grants.
+mod control;
 /// Guests that wear the backend out: what they cost is bounded.
 mod endurance;
 /// An honest guest among liars.

@@ -191,6 +191,31 @@ fn no_queue_at_all() {
 }
 
 #[test]
+fn half_a_control_ring() {
+    refused_frontend("event-channel-ctrl", &[("ctrl-ring-ref", Some("4711"))]);
+    refused_frontend("ctrl-ring-ref", &[("event-channel-ctrl", Some("4711"))]);
+}
+
+#[test]
+fn a_control_ring_that_is_not_there() {
+    refused_frontend(
+        "the control ring",
+        &[
+            ("ctrl-ring-ref", Some("4000000")),
+            ("event-channel-ctrl", Some("4711")),
+        ],
+    );
+    // A page for receiving; a port that there is not.
+    refused_frontend(
+        "4711",
+        &[
+            ("ctrl-ring-ref", Some("266")),
+            ("event-channel-ctrl", Some("4711")),
+        ],
+    );
+}
+
+#[test]
 fn page_flipping() {
     refused_frontend("request-rx-copy", &[("request-rx-copy", Some("0"))]);
 }

@@ -64,6 +64,8 @@ pub struct VifStatus {
     pub queues: u16,
     /// What was agreed with the guest.
     pub features: Features,
+    /// What the guest has configured by its control ring, if it has one.
+    pub control: Option<ControlStatus>,
     /// The vif script.
     pub script: Option<String>,
     /// The bridge that the toolstack asked for.
@@ -112,6 +114,20 @@ pub struct Features {
     pub multicast_control: bool,
     /// A control ring (`feature-ctrl-ring`).
     pub ctrl_ring: bool,
+}
+
+/// What a guest has configured by its control ring.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ControlStatus {
+    /// `none` or `toeplitz`: what hashes the packets that the guest receives.
+    pub hash_algorithm: String,
+    /// Which packets: `ipv4`, `ipv4-tcp`, `ipv6`, `ipv6-tcp`.
+    pub hash_types: Vec<String>,
+    /// Entries of the table from hashes to queues; without any it is the hash modulo the queues.
+    pub hash_mapping_size: u16,
+    /// Packet pages of the guest that stay mapped, in all its queues.
+    pub static_grants: usize,
 }
 
 /// One direction of one device, over all its queues, since the device appeared.

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::model::{DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus};
+use super::model::{
+    ControlStatus, DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
+};
 use super::units;
 use crate::logging::printable;
 
@@ -180,9 +182,33 @@ fn notes(out: &mut String, vif: &VifStatus) {
     if let Some(reason) = &vif.reason {
         note(out, &printable(reason, 400));
     }
+    if let Some(control) = &vif.control {
+        configured(out, control);
+    }
     limits(out, vif);
     direction(out, "tx", &vif.tx);
     direction(out, "rx", &vif.rx);
+}
+
+/// What a guest has configured while it runs. One that has a control ring and does not use it
+/// takes no line.
+fn configured(out: &mut String, control: &ControlStatus) {
+    if !control.hash_types.is_empty() {
+        let types = control.hash_types.iter().map(|name| printable(name, 16));
+        let types: Vec<_> = types.collect();
+        let (algorithm, mapping) = (
+            printable(&control.hash_algorithm, 16),
+            control.hash_mapping_size,
+        );
+        let types = types.join(" ");
+        note(
+            out,
+            &format!("rx hash {algorithm} over {types}, mapping table of {mapping}"),
+        );
+    }
+    if control.static_grants > 0 {
+        note(out, &format!("{} static grants", control.static_grants));
+    }
 }
 
 fn limits(out: &mut String, vif: &VifStatus) {

@@ -4,7 +4,9 @@
 mod socket;
 mod table;
 
-use super::model::{DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus};
+use super::model::{
+    ControlStatus, DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
+};
 
 /// A daemon with one vif of every kind.
 fn sample() -> Status {

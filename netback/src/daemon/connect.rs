@@ -16,9 +16,10 @@ use xenbus::{Client, FrontendPath, Key, device};
 use super::connection::Connection;
 use super::host::Host;
 use super::vif::Vif;
+use crate::vif::control::View;
 use crate::vif::negotiate::{MAX_QUEUES, Negotiated, OFFER, negotiate};
 use crate::vif::offload::Offloads;
-use crate::worker::{Command, ConnectRequest, WorkerId};
+use crate::worker::{Command, ConnectRequest, ControlRequest, WorkerId};
 
 /// A connection that can begin: what each worker is to be sent.
 struct Prepared {
@@ -95,6 +96,15 @@ impl Vif {
             .resize_with(count.max(self.counters.len()), Arc::default);
 
         let assigned = host.assign(self.path, count);
+        let control = match negotiated.queues.control() {
+            None => None,
+            Some(keys) => {
+                let peers = host.peers(&assigned).ok_or("a worker thread is gone")?;
+                let queues = u16::try_from(count).unwrap_or(u16::MAX);
+                let view = Arc::new(View::new(queues, &host.static_grants));
+                Some((view, keys, peers))
+            }
+        };
         let mut requests = Vec::with_capacity(count);
         let keys = negotiated.queues.iter();
         let taps = std::iter::once(tap).chain(&further);
@@ -113,11 +123,20 @@ impl Vif {
                 limits: Arc::clone(&self.limits.buckets),
                 stall: host.config.limits.stall,
                 counters: Arc::clone(counters),
+                control: control.as_ref().map(|(view, keys, peers)| ControlRequest {
+                    view: Arc::clone(view),
+                    ring: (queue.index == 0).then(|| (*keys, peers.clone())),
+                }),
             };
             requests.push((worker, request));
         }
         Ok(Prepared {
-            connection: Connection::new(negotiated, assigned, further),
+            connection: Connection::new(
+                negotiated,
+                assigned,
+                further,
+                control.map(|(view, ..)| view),
+            ),
             requests,
         })
     }

@@ -6,9 +6,12 @@
 //! given everything back. One that cannot be connected takes the others with it. No I/O here:
 //! [`Vif`](super::vif::Vif) sends the commands.
 
+use std::sync::Arc;
+
 use hotplug::Tap;
 use xenbus::backend::Event;
 
+use crate::vif::control::View;
 use crate::vif::negotiate::Negotiated;
 use crate::vif::{Fault, Flow};
 use crate::worker::{QueueId, What, WorkerId};
@@ -17,6 +20,8 @@ use crate::worker::{QueueId, What, WorkerId};
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) negotiated: Negotiated,
+    /// What can be seen of its control ring.
+    pub(super) control: Option<Arc<View>>,
     queues: Vec<Queue>,
     course: Course,
     /// The queues of the tap beyond its first. They are closed with the connection: a tap's queue
@@ -79,6 +84,7 @@ impl Connection {
         negotiated: Negotiated,
         assigned: Vec<(QueueId, WorkerId)>,
         tap_queues: Vec<Tap>,
+        control: Option<Arc<View>>,
     ) -> Self {
         let queue = |(id, worker)| Queue {
             id,
@@ -88,6 +94,7 @@ impl Connection {
         };
         Self {
             negotiated,
+            control,
             queues: assigned.into_iter().map(queue).collect(),
             course: Course::Up,
             _tap_queues: tap_queues,

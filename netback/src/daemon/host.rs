@@ -3,6 +3,7 @@
 
 use mio::{Registry, Token};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use xenbus::DevicePath;
@@ -11,6 +12,8 @@ use super::store::Store;
 use super::timers::Due;
 use crate::config::Config;
 use crate::timers::Timers;
+use crate::vif::control::Peer;
+use crate::vif::control::statics::Quota;
 use crate::worker::{Command, QueueId, WorkerId, Workers};
 
 pub(super) struct Host {
@@ -19,6 +22,8 @@ pub(super) struct Host {
     pub(super) workers: Workers,
     pub(super) timers: Timers<Due>,
     pub(super) registry: Registry,
+    /// What all guests' static grants together are counted by.
+    pub(super) static_grants: Arc<Quota>,
     scripts: HashMap<Token, DevicePath>,
     connections: u64,
     next_script: usize,
@@ -35,6 +40,7 @@ impl Host {
             workers,
             timers: Timers::default(),
             registry,
+            static_grants: Quota::process(),
             scripts: HashMap::new(),
             connections: 0,
             next_script: FIRST_SCRIPT,
@@ -54,6 +60,15 @@ impl Host {
             (id, self.workers.assign())
         };
         (0..).take(count).map(assign).collect()
+    }
+
+    /// Queue pairs as they can be told something by one another. `None` if a worker is not there.
+    pub(super) fn peers(&self, assigned: &[(QueueId, WorkerId)]) -> Option<Vec<Peer>> {
+        let peer = |&(queue, worker)| {
+            let worker = self.workers.link(worker)?.clone();
+            Some(Peer { queue, worker })
+        };
+        assigned.iter().map(peer).collect()
     }
 
     /// Sends a worker a command. `false`, with a line in the log, when the worker is dead.

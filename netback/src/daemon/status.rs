@@ -10,8 +10,10 @@ use super::host::Host;
 use super::stall;
 use super::vif::Vif;
 use crate::control::model::{
-    DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
+    ControlStatus, DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
 };
+use crate::vif::control::View;
+use crate::vif::control::hash::HashType;
 use crate::vif::negotiate::Negotiated;
 use crate::vif::{DirectionCounters, QueueCounters, Rate};
 
@@ -40,6 +42,8 @@ fn vif_status(vif: &Vif) -> VifStatus {
         .connection
         .as_ref()
         .map(|connection| &connection.negotiated);
+    let connection = vif.connection.as_ref();
+    let control = connection.and_then(|connection| connection.control.as_deref());
     let tap = vif.tap.as_ref();
     let by_queue: Vec<_> = vif
         .counters
@@ -62,6 +66,7 @@ fn vif_status(vif: &Vif) -> VifStatus {
             u16::try_from(negotiated.queues.count()).unwrap_or(u16::MAX)
         }),
         features: negotiated.map(features).unwrap_or_default(),
+        control: control.map(control_status),
         script: vif.facts.script.clone(),
         bridge: vif.facts.bridge.clone(),
         mtu: tap.and_then(|tap| tap.mtu().ok()),
@@ -88,7 +93,22 @@ fn features(negotiated: &Negotiated) -> Features {
         csum_v4: offloads.csum_v4,
         csum_v6: offloads.csum_v6,
         split_event_channels: negotiated.queues.are_split(),
+        ctrl_ring: negotiated.queues.control().is_some(),
         ..Features::default()
+    }
+}
+
+fn control_status(view: &View) -> ControlStatus {
+    let hash = view.hash();
+    let types = HashType::ALL.into_iter();
+    ControlStatus {
+        hash_algorithm: hash.algorithm.name().to_owned(),
+        hash_types: types
+            .filter(|one| hash.types.contains(*one))
+            .map(|one| one.name().to_owned())
+            .collect(),
+        hash_mapping_size: hash.mapping,
+        static_grants: view.static_grants(),
     }
 }
 

@@ -6,14 +6,17 @@
 //! than are posted is held until they are, for a second at most; what comes after it stays in the
 //! tap, whose queue is bounded (`tap.txqueuelen`) and drops at its end. What is beyond the vif's
 //! rate stays there too. How long all this goes on for a guest that posts too few buffers is
-//! decided in [`shortage`](super::shortage).
+//! decided in [`shortage`](super::shortage). A buffer whose page stays mapped (a static grant) is
+//! written to while it is planned, and costs no grant copy.
 
 mod starved;
 
 use std::io::IoSliceMut;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use hotplug::tap::is_gone;
 use hotplug::{Tap, TapOffload};
 use xen_ring::netif::{
@@ -22,13 +25,15 @@ use xen_ring::netif::{
 use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE};
 
 use super::bucket::{Bucket, Meter};
+use super::control::hash::Hasher;
+use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
 use super::negotiate::Features;
-use super::offload::{ForGuest, describe_for_guest};
+use super::offload::describe_for_guest;
 use super::shortage::{Patience, Shortage, Verdict};
 use super::vnet::{VNET_HDR_LEN, VnetHdr};
-use super::workbench::{BURST_FRAMES, Cursor, FRAME_MAX, PlannedRx, Workbench};
+use super::workbench::{BURST_FRAMES, Cursor, FRAME_MAX, PlannedRx, Taken, Workbench};
 
 pub use starved::Flow;
 
@@ -41,6 +46,8 @@ pub(super) struct GuestRx {
     ring: BackRing<RxRing>,
     guest: DomId,
     features: Features,
+    /// What tells the guest its frames' hashes, if it wants to know.
+    hasher: Option<Arc<Hasher>>,
     /// A frame behind its header that waits for buffers; empty if there is none.
     held: Vec<u8>,
     shortage: Shortage,
@@ -76,6 +83,16 @@ enum Read {
     Empty,
 }
 
+/// A frame that the guest can take.
+#[derive(Debug, Clone, Copy)]
+struct Accepted {
+    header: VnetHdr,
+    /// Its hash, if the guest wants to know it.
+    hash: Option<Extra>,
+    /// Buffers that it takes, those for extra infos included.
+    slots: u32,
+}
+
 /// Why a burst ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -101,6 +118,7 @@ impl GuestRx {
             ring,
             guest,
             features,
+            hasher: None,
             held: Vec::new(),
             shortage: Shortage::new(Patience::new(features.rx_notify, stall)),
             wanted: 1,
@@ -108,6 +126,11 @@ impl GuestRx {
             tap_readable: true,
             expect_large: false,
         }
+    }
+
+    /// From now on tells the guest its frames' hashes, or not.
+    pub(super) fn hash(&mut self, hasher: Option<Arc<Hasher>>) {
+        self.hasher = hasher;
     }
 
     /// The tap has frames.
@@ -124,6 +147,7 @@ impl GuestRx {
         &mut self,
         bench: &mut Workbench<G>,
         tap: &Tap,
+        statics: Option<&StaticGrants>,
         rate: &Bucket,
         counters: &DirectionCounters,
     ) -> Result<RxTurn, Fault> {
@@ -134,7 +158,7 @@ impl GuestRx {
             return Ok(RxTurn::default());
         }
         let meter = rate.meter(|| bench.now());
-        let ended = self.plan(bench, tap, meter, counters)?;
+        let ended = self.plan(bench, tap, statics, meter, counters)?;
         bench.copy();
         let mut turn = RxTurn {
             notify: self.answer(bench, counters)?,
@@ -162,6 +186,7 @@ impl GuestRx {
         &mut self,
         bench: &mut Workbench<G>,
         tap: &Tap,
+        statics: Option<&StaticGrants>,
         meter: Meter<'_>,
         counters: &DirectionCounters,
     ) -> Result<Ended, Fault> {
@@ -206,7 +231,11 @@ impl GuestRx {
             };
             let frame = room.start..room.start + len;
             cursor.shrink(frame.end);
-            let (header, slots) = match self.accept(batch, &frame) {
+            let Accepted {
+                header,
+                hash,
+                slots,
+            } = match self.accept(batch, &frame) {
                 Ok(accepted) => accepted,
                 Err(reason) => {
                     counters.dropped(reason);
@@ -229,10 +258,14 @@ impl GuestRx {
             };
             buffers -= slots;
             meter.charge(len);
-            let ops = self.plan_copies(batch, rx_taken, frame, description)?;
+            let gso = description.gso.map(Extra::Gso);
+            let extras: ArrayVec<_, _> = gso.into_iter().chain(hash).collect();
+            let first = rx_taken.len();
+            self.plan_copies(batch, rx_taken, frame, extras.len(), statics)?;
             rx_burst.push(PlannedRx {
-                description,
-                ops,
+                flags: description.flags,
+                extras,
+                taken: first..rx_taken.len(),
                 len,
             });
         }
@@ -243,22 +276,29 @@ impl GuestRx {
     fn plan_copies(
         &mut self,
         batch: &mut CopyBatch,
-        taken: &mut Vec<(RxRequest, u16)>,
+        taken: &mut Vec<Taken>,
         frame: Range<usize>,
-        description: ForGuest,
-    ) -> Result<Range<usize>, Fault> {
-        let first_op = batch.len();
+        extras: usize,
+        statics: Option<&StaticGrants>,
+    ) -> Result<(), Fault> {
         for at in frame.clone().step_by(PAGE_SIZE) {
-            let part = u16::try_from((frame.end - at).min(PAGE_SIZE)).unwrap_or_default();
+            let end = frame.end.min(at + PAGE_SIZE);
+            let part = u16::try_from(end - at).unwrap_or_default();
             let request = self.take()?;
-            batch.to_guest(at, part, self.guest, request.gref, 0)?;
-            taken.push((request, part));
-            if at == frame.start && description.gso.is_some() {
-                // The extra info goes out in the next request's slot and uses it up.
-                self.take()?;
+            let page = statics.and_then(|statics| statics.page(request.gref)?.writable());
+            let op = match page {
+                Some(page) if page.copy_to(0, batch.bytes(at..end)).is_ok() => None,
+                _ => Some(batch.to_guest(at, part, self.guest, request.gref, 0)?),
+            };
+            taken.push(Taken { request, part, op });
+            if at == frame.start {
+                // The extra infos go out in the next requests' slots and use them up.
+                for _ in 0..extras {
+                    self.take()?;
+                }
             }
         }
-        Ok(first_op..batch.len())
+        Ok(())
     }
 
     /// The held frame, or one from the tap, put behind its header where `room` begins.
@@ -337,13 +377,9 @@ impl GuestRx {
         }
     }
 
-    /// Judges the size of a frame that has just been read behind its header: the header, and the
-    /// slots that the frame takes.
-    fn accept(
-        &mut self,
-        batch: &CopyBatch,
-        frame: &Range<usize>,
-    ) -> Result<(VnetHdr, u32), DropReason> {
+    /// Judges the size of a frame that has just been read behind its header. Frontends count the
+    /// slots with data; extra infos take slots, too, but are not limited.
+    fn accept(&mut self, batch: &CopyBatch, frame: &Range<usize>) -> Result<Accepted, DropReason> {
         let header = batch.bytes(frame.start - VNET_HDR_LEN..frame.start);
         let header = <[u8; VNET_HDR_LEN]>::try_from(header).map_err(|_| DropReason::BadFromTap)?;
         let header = VnetHdr::from_bytes(header).map_err(|_| DropReason::BadFromTap)?;
@@ -351,12 +387,18 @@ impl GuestRx {
         if frame.is_empty() {
             return Err(DropReason::BadFromTap);
         }
-        let slots_max = if self.features.sg { SLOTS_MAX } else { 1 };
-        let slots = frame.len().div_ceil(PAGE_SIZE) + usize::from(header.gso.is_some());
-        match u32::try_from(slots) {
-            Ok(slots) if slots <= slots_max && frame.len() <= FRAME_MAX => Ok((header, slots)),
-            _ => Err(DropReason::TooLarge),
-        }
+        let pages_max = if self.features.sg { SLOTS_MAX } else { 1 };
+        let pages = match u32::try_from(frame.len().div_ceil(PAGE_SIZE)) {
+            Ok(pages) if pages <= pages_max && frame.len() <= FRAME_MAX => pages,
+            _ => return Err(DropReason::TooLarge),
+        };
+        let hasher = self.hasher.as_ref();
+        let hash = hasher.and_then(|hasher| hasher.describe(batch.bytes(frame.clone())));
+        Ok(Accepted {
+            slots: pages + u32::from(header.gso.is_some()) + u32::from(hash.is_some()),
+            header,
+            hash,
+        })
     }
 
     /// A buffer that was counted before it is taken.
@@ -372,18 +414,19 @@ impl GuestRx {
         counters: &DirectionCounters,
     ) -> Result<bool, Fault> {
         for planned in &bench.rx_burst {
-            let taken = bench.rx_taken.get(planned.ops.clone()).unwrap_or_default();
-            let mut flags = planned.description.flags;
-            let mut extra = planned.description.gso.map(Extra::Gso);
-            if extra.is_some() {
+            let taken = bench.rx_taken.get(planned.taken.clone());
+            let mut flags = planned.flags;
+            let mut extras = planned.extras.iter().copied().peekable();
+            if extras.peek().is_some() {
                 flags = flags.with(RxFlags::EXTRA_INFO);
             }
             let mut copied = true;
-            for ((request, part), op) in taken.iter().zip(planned.ops.clone()) {
-                if op + 1 < planned.ops.end {
+            let mut taken = taken.unwrap_or_default().iter().peekable();
+            while let Some(Taken { request, part, op }) = taken.next() {
+                if taken.peek().is_some() {
                     flags = flags.with(RxFlags::MORE_DATA);
                 }
-                let done = bench.batch.status(op).is_ok();
+                let done = op.is_none_or(|op| bench.batch.status(op).is_ok());
                 copied &= done;
                 let status = if done {
                     part.cast_signed()
@@ -397,9 +440,10 @@ impl GuestRx {
                     status,
                 };
                 self.ring.respond(RxSlotResponse::Data(data))?;
-                if let Some(extra) = extra.take() {
+                while let Some(extra) = extras.next() {
+                    let more = extras.peek().is_some();
                     self.ring
-                        .respond(RxSlotResponse::Extra(ExtraSlot { extra, more: false }))?;
+                        .respond(RxSlotResponse::Extra(ExtraSlot { extra, more }))?;
                 }
                 flags = RxFlags::default();
             }

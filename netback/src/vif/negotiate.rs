@@ -26,12 +26,13 @@ pub const ADVERTISED: &[(&str, &str)] = &[
     ("feature-rx-copy", "1"),
     ("feature-rx-flip", "0"),
     ("feature-split-event-channels", "1"),
+    ("feature-ctrl-ring", "1"),
 ];
 
 /// What a frontend asked for, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Negotiated {
-    /// Its queue pairs.
+    /// Its queue pairs, and its control ring if it has one.
     pub queues: Queues,
     /// What may be sent to it.
     pub features: Features,

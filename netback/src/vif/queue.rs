@@ -12,17 +12,19 @@ use arrayvec::ArrayVec;
 use hotplug::Tap;
 use xen_ring::netif::TxLimits;
 use xen_ring::{
-    BackRing, DomId, EventChannels, Grants, LocalPort, PeerFault, RemotePort, SysError,
+    BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, PeerFault, RemotePort, RingKind,
+    SysError,
 };
 
 use super::bucket;
+use super::control::{ControlRing, Directive, Endpoint};
 use super::counters::QueueCounters;
 use super::fault::Fault;
 use super::guest_rx::{Flow, GuestRx};
 use super::guest_tx::GuestTx;
 use super::negotiate::Channels;
 use super::workbench::Workbench;
-use crate::worker::ConnectRequest;
+use crate::worker::{ConnectRequest, ControlRequest};
 
 /// What was offered to the guest ([`ADVERTISED`](super::negotiate::ADVERTISED)).
 const LIMITS: TxLimits = TxLimits {
@@ -43,6 +45,7 @@ pub struct QueuePair {
     tap: Tap,
     limits: Arc<bucket::Limits>,
     counters: Arc<QueueCounters>,
+    control: Endpoint,
 }
 
 /// Why a queue pair could not be connected.
@@ -59,7 +62,7 @@ pub enum ConnectError {
     /// The ring's indices make no sense.
     #[error("the {ring} ring cannot be attached: {source}")]
     Ring {
-        /// "tx" or "rx".
+        /// "tx", "rx" or "control".
         ring: &'static str,
         /// What is wrong.
         source: PeerFault,
@@ -115,42 +118,54 @@ impl QueuePair {
             limits,
             stall,
             counters,
+            control,
             ..
         } = request;
-        let map = |ring: &'static str, gref| {
-            bench
-                .grants
-                .map_page(guest, gref)
-                .map_err(|source| ConnectError::Xen {
-                    what: format!("the {ring} ring"),
-                    source,
-                })
-        };
-        let tx_ring = BackRing::attach(map("tx", keys.tx_ring)?)
-            .map_err(|source| ConnectError::Ring { ring: "tx", source })?;
-        let rx_ring = BackRing::attach(map("rx", keys.rx_ring)?)
-            .map_err(|source| ConnectError::Ring { ring: "rx", source })?;
-        let ports = Ports::bind(channels, guest, keys.channels)?;
-        let pair = Self {
+        let tx_ring = attach("tx", guest, keys.tx_ring, &bench.grants)?;
+        let rx_ring = attach("rx", guest, keys.rx_ring, &bench.grants)?;
+        let quota = control.as_ref().map(|control| control.view.quota());
+        let mut pair = Self {
             guest,
             tx: GuestTx::new(tx_ring, guest, LIMITS),
             rx: GuestRx::new(rx_ring, guest, features, stall),
-            ports,
+            ports: Ports::bind(channels, guest, keys.channels)?,
             masked: ArrayVec::new(),
             tap,
             limits,
             counters,
+            control: Endpoint::new(guest, quota.unwrap_or_default()),
         };
-        for port in pair.ports() {
-            if let Err(source) = channels.notify(port) {
+        match pair.begin(control, &bench.grants, channels) {
+            Ok(()) => Ok(pair),
+            Err(error) => {
                 pair.disconnect(channels);
-                return Err(ConnectError::Xen {
-                    what: format!("notify domain {guest}"),
-                    source,
-                });
+                Err(error)
             }
         }
-        Ok(pair)
+    }
+
+    /// Takes up the control ring, if it is here, and signals the frontend.
+    fn begin(
+        &mut self,
+        control: Option<ControlRequest>,
+        grants: &impl Grants,
+        channels: &mut impl EventChannels,
+    ) -> Result<(), ConnectError> {
+        let guest = self.guest;
+        let here = control.and_then(|control| Some((control.ring?, control.view)));
+        if let Some(((keys, queues), view)) = here {
+            let ring = attach("control", guest, keys.ring, grants)?;
+            let port = bind(channels, guest, keys.port)?;
+            self.control
+                .serve(ControlRing::new(guest, ring, port, queues, view));
+        }
+        for port in self.ports() {
+            channels.notify(port).map_err(|source| ConnectError::Xen {
+                what: format!("notify domain {guest}"),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// Moves a bounded number of packets each way.
@@ -163,42 +178,61 @@ impl QueuePair {
         bench: &mut Workbench<G>,
         channels: &impl EventChannels,
     ) -> Result<Turned, Fault> {
-        let tx = self
-            .tx
-            .turn(bench, &self.tap, &self.limits.tx, &self.counters.tx)?;
+        if self.control.is_due() {
+            self.control.turn(bench, channels)?;
+        }
+        let statics = self.control.statics.if_any();
+        let tx = self.tx.turn(
+            bench,
+            &self.tap,
+            statics,
+            &self.limits.tx,
+            &self.counters.tx,
+        )?;
         if tx.notify {
             self.notify(channels, self.ports.tx());
         }
-        let rx = self
-            .rx
-            .turn(bench, &self.tap, &self.limits.rx, &self.counters.rx)?;
+        let rx = self.rx.turn(
+            bench,
+            &self.tap,
+            statics,
+            &self.limits.rx,
+            &self.counters.rx,
+        )?;
         if rx.notify {
             self.notify(channels, self.ports.rx());
         }
         // A guest that waits for credit is not to signal what it adds to the queue meanwhile.
-        let next = if rx.more || (tx.blocked_until.is_none() && self.tx.arm()?) {
-            Turn::Again
-        } else {
-            self.unmask(channels);
-            let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
-            due.map_or(Turn::Idle, Turn::Wait)
-        };
+        let next =
+            if self.control.is_due() || rx.more || (tx.blocked_until.is_none() && self.tx.arm()?) {
+                Turn::Again
+            } else {
+                self.unmask(channels);
+                let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
+                due.map_or(Turn::Idle, Turn::Wait)
+            };
         Ok(Turned {
             next,
             flow: rx.flow,
         })
     }
 
+    /// Does what another queue of the same vif says.
+    pub fn obey(&mut self, directive: Directive) {
+        self.control.obey(directive, &mut self.rx);
+    }
+
     /// One of its ports has signalled and is masked now.
     pub fn event(&mut self, port: LocalPort) {
-        if !self.masked.contains(&port) && !self.masked.is_full() {
+        if !self.control.event(port) && !self.masked.contains(&port) && !self.masked.is_full() {
             self.masked.push(port);
         }
     }
 
     /// Signals may have been lost: every port counts as masked.
     pub fn events_lost(&mut self) {
-        self.masked = self.ports();
+        self.masked = self.ports.all();
+        self.control.events_lost();
     }
 
     /// The tap has frames for the guest.
@@ -206,12 +240,10 @@ impl QueuePair {
         self.rx.tap_readable();
     }
 
-    /// Its one or two ports.
-    pub fn ports(&self) -> ArrayVec<LocalPort, 2> {
-        match self.ports {
-            Ports::Single(port) => [port].into_iter().collect(),
-            Ports::Split { tx, rx } => [tx, rx].into_iter().collect(),
-        }
+    /// Its ports: one or two, and the control ring's.
+    pub fn ports(&self) -> ArrayVec<LocalPort, 3> {
+        let rings = self.ports.all().into_iter();
+        rings.chain(self.control.port()).collect()
     }
 
     /// The tap it serves.
@@ -251,19 +283,11 @@ impl Ports {
         guest: DomId,
         wanted: Channels,
     ) -> Result<Self, ConnectError> {
-        let mut bind = |port: RemotePort| {
-            channels
-                .bind(guest, port)
-                .map_err(|source| ConnectError::Xen {
-                    what: "the event channel".to_owned(),
-                    source,
-                })
-        };
         match wanted {
-            Channels::Single(port) => Ok(Self::Single(bind(port)?)),
+            Channels::Single(port) => Ok(Self::Single(bind(channels, guest, port)?)),
             Channels::Split { tx, rx } => {
-                let tx = bind(tx)?;
-                match bind(rx) {
+                let tx = bind(channels, guest, tx)?;
+                match bind(channels, guest, rx) {
                     Ok(rx) => Ok(Self::Split { tx, rx }),
                     Err(error) => {
                         unbind(channels, guest, tx);
@@ -271,6 +295,13 @@ impl Ports {
                     }
                 }
             }
+        }
+    }
+
+    fn all(self) -> ArrayVec<LocalPort, 2> {
+        match self {
+            Self::Single(port) => [port].into_iter().collect(),
+            Self::Split { tx, rx } => [tx, rx].into_iter().collect(),
         }
     }
 
@@ -285,6 +316,35 @@ impl Ports {
             Self::Single(port) | Self::Split { rx: port, .. } => port,
         }
     }
+}
+
+/// Maps a ring's page and takes the ring over.
+fn attach<R: RingKind>(
+    ring: &'static str,
+    guest: DomId,
+    gref: GrantRef,
+    grants: &impl Grants,
+) -> Result<BackRing<R>, ConnectError> {
+    let page = grants
+        .map_page(guest, gref)
+        .map_err(|source| ConnectError::Xen {
+            what: format!("the {ring} ring"),
+            source,
+        })?;
+    BackRing::attach(page).map_err(|source| ConnectError::Ring { ring, source })
+}
+
+fn bind(
+    channels: &mut impl EventChannels,
+    guest: DomId,
+    port: RemotePort,
+) -> Result<LocalPort, ConnectError> {
+    channels
+        .bind(guest, port)
+        .map_err(|source| ConnectError::Xen {
+            what: "the event channel".to_owned(),
+            source,
+        })
 }
 
 fn unbind(channels: &mut impl EventChannels, guest: DomId, port: LocalPort) {

@@ -11,10 +11,9 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use xen_ring::netif::{RxRequest, TxPacket, TxSlot};
+use xen_ring::netif::{Extra, RxFlags, RxRequest, TxPacket, TxSlot};
 use xen_ring::{CopyBatch, GrantStatus, Grants, PAGE_SIZE, SysError};
 
-use super::offload::ForGuest;
 use super::vnet::VNET_HDR_LEN;
 use crate::logging::{RateLimited, if_any};
 
@@ -41,8 +40,8 @@ pub struct Workbench<G> {
     pub(super) slots: Box<[TxSlot]>,
     pub(super) tx_burst: ArrayVec<PlannedTx, BURST_FRAMES>,
     pub(super) rx_burst: ArrayVec<PlannedRx, BURST_FRAMES>,
-    /// The guest's buffers in the burst, in the order of the copies, with the bytes for each.
-    pub(super) rx_taken: Vec<(RxRequest, u16)>,
+    /// The guest's buffers in the burst, in the order of the frames' bytes.
+    pub(super) rx_taken: Vec<Taken>,
     /// The round's time.
     pub(super) clock: RoundClock,
     /// Keeps batches that fail as a whole from filling the log.
@@ -69,18 +68,55 @@ pub(super) struct PlannedTx {
     pub(super) packet: TxPacket,
     /// Its slots among those taken from the ring.
     pub(super) slots: Range<usize>,
-    /// Its copies in the batch: none when it is dropped.
+    /// Its copies in the batch, for those of its fragments that are not `here`: none when it is
+    /// dropped.
     pub(super) ops: Range<usize>,
+    /// Slots whose fragments were read from pages that stay mapped.
+    pub(super) here: Slots,
     /// Its bytes in the batch's buffers, with room for the virtio header before them.
     pub(super) frame: Range<usize>,
+}
+
+/// A set of slots of one packet.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Slots(u32);
+
+/// The last slot that a packet can have: an extra of each of five types, and fragments.
+const _: () = assert!(5 + xen_ring::netif::packet::LATER_SLOTS < 32);
+
+impl Slots {
+    #[inline]
+    pub(super) fn add(&mut self, slot: usize) {
+        self.0 |= 1 << (slot % 32);
+    }
+
+    pub(super) fn contains(self, slot: usize) -> bool {
+        self.0 & (1 << (slot % 32)) != 0
+    }
 }
 
 /// A frame for the guest on its way through a burst.
 #[derive(Debug)]
 pub(super) struct PlannedRx {
-    pub(super) description: ForGuest,
-    pub(super) ops: Range<usize>,
+    pub(super) flags: RxFlags,
+    /// The extra infos behind its first slot, in ascending order of their types.
+    pub(super) extras: ArrayVec<Extra, EXTRAS_MAX>,
+    /// Its buffers among those taken from the ring.
+    pub(super) taken: Range<usize>,
     pub(super) len: usize,
+}
+
+/// Extra infos about one frame, at most: segmentation and hash.
+pub(super) const EXTRAS_MAX: usize = 2;
+
+/// A buffer of the guest that a frame goes into.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) request: RxRequest,
+    /// Bytes of the frame that it takes.
+    pub(super) part: u16,
+    /// The copy into it; none if its page stays mapped and has been written to.
+    pub(super) op: Option<usize>,
 }
 
 impl<G> Workbench<G> {

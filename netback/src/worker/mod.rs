@@ -19,6 +19,7 @@ use mio::{Poll, Token, Waker};
 use xen_ring::{DomId, Hypervisor, SysError};
 use xenbus::DevicePath;
 
+use crate::vif::control::{Directive, Peer, RingKeys, View};
 use crate::vif::negotiate::{Features, QueueKeys};
 use crate::vif::{ConnectError, Fault, Flow, Limits, QueueCounters};
 
@@ -43,6 +44,9 @@ pub enum Command {
     /// Give a queue pair a turn, though nothing has happened to it: what it waits for was changed
     /// by the control thread. Not answered.
     Look(QueueId),
+    /// What another queue of the same vif has to say to this one. Sent by workers. Not answered
+    /// if the queue pair is gone: then its whole vif is going.
+    Control(QueueId, Box<Directive>),
     /// Give everything back. Always answered by [`What::Down`].
     Disconnect(QueueId),
     /// End the thread. Rings are unmapped and ports unbound; the frontends are not told.
@@ -68,6 +72,17 @@ pub struct ConnectRequest {
     pub stall: Option<Duration>,
     /// Counters that outlive the connection.
     pub counters: Arc<QueueCounters>,
+    /// Its part in the vif's control ring, if the vif has one.
+    pub control: Option<ControlRequest>,
+}
+
+/// What a queue pair of a vif with a control ring needs beside its own rings.
+#[derive(Debug)]
+pub struct ControlRequest {
+    /// What the control thread sees of the control ring.
+    pub view: Arc<View>,
+    /// On queue 0: where the control ring is, and all queues of the vif by number.
+    pub ring: Option<(RingKeys, Vec<Peer>)>,
 }
 
 /// What a worker tells the control thread.
@@ -108,9 +123,27 @@ pub struct WorkerId(pub(crate) usize);
 
 #[derive(Debug)]
 struct Handle {
+    link: Link,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A way to send commands to a worker, for other workers too.
+#[derive(Debug, Clone)]
+pub struct Link {
     commands: Sender<Command>,
     waker: Arc<Waker>,
-    thread: Option<JoinHandle<()>>,
+}
+
+impl Link {
+    /// Sends a command.
+    ///
+    /// # Errors
+    ///
+    /// When the worker is gone or cannot be woken, which nothing but a defect here can cause.
+    pub fn send(&self, command: Command) -> io::Result<()> {
+        self.commands.send(command).map_err(|_| gone())?;
+        self.waker.wake()
+    }
 }
 
 /// Why the workers could not be started.
@@ -159,8 +192,7 @@ impl Workers {
                 .name(format!("netback/{index}"))
                 .spawn(move || worker.run())?;
             workers.push(Handle {
-                commands,
-                waker,
+                link: Link { commands, waker },
                 thread: Some(thread),
             });
         }
@@ -184,9 +216,12 @@ impl Workers {
     ///
     /// When the worker is gone or cannot be woken, which nothing but a defect here can cause.
     pub fn send(&self, worker: WorkerId, command: Command) -> io::Result<()> {
-        let handle = self.workers.get(worker.0).ok_or_else(gone)?;
-        handle.commands.send(command).map_err(|_| gone())?;
-        handle.waker.wake()
+        self.link(worker).ok_or_else(gone)?.send(command)
+    }
+
+    /// The way to a worker.
+    pub fn link(&self, worker: WorkerId) -> Option<&Link> {
+        self.workers.get(worker.0).map(|handle| &handle.link)
     }
 
     /// The next report, if there is one.
@@ -205,8 +240,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         for handle in &self.workers {
             // A worker that is gone already has nothing to stop.
-            let told = handle.commands.send(Command::Stop).is_ok() && handle.waker.wake().is_ok();
-            if !told {
+            if handle.link.send(Command::Stop).is_err() {
                 tracing::error!("a worker thread has ended on its own");
             }
         }

@@ -236,6 +236,14 @@ impl<H: Hypervisor> Worker<H> {
                         self.make_ready(key);
                     }
                 }
+                Command::Control(id, directive) => {
+                    if let Some(key) = self.by_id.get(&id).copied()
+                        && let Some(served) = self.queues.get_mut(key)
+                    {
+                        served.pair.obey(*directive);
+                        self.make_ready(key);
+                    }
+                }
                 Command::Disconnect(id) => {
                     if let Some(key) = self.by_id.get(&id).copied() {
                         self.release(key);

@@ -76,6 +76,39 @@ tx: what the guest transmits; rx: what it receives
 }
 
 #[test]
+fn what_a_guest_has_configured_has_lines_of_its_own() {
+    let mut status = sample();
+    status.vifs.truncate(1);
+    let printed = |status: &mut Status, control| {
+        status.vifs[0].control = Some(control);
+        table(status)
+    };
+    let unused = ControlStatus {
+        hash_algorithm: "none".into(),
+        ..ControlStatus::default()
+    };
+    let before = table(&status);
+    assert_eq!(printed(&mut status, unused), before);
+    let used = ControlStatus {
+        hash_algorithm: "toeplitz".into(),
+        hash_types: vec!["ipv4".into(), "ipv4-tcp".into()],
+        hash_mapping_size: 16,
+        static_grants: 512,
+    };
+    let printed = printed(&mut status, used.clone());
+    let lines =
+        "    rx hash toeplitz over ipv4 ipv4-tcp, mapping table of 16\n    512 static grants\n";
+    assert!(printed.contains(lines), "\n{printed}");
+    let expected = serde_json::json!({
+        "hash_algorithm": "toeplitz",
+        "hash_types": ["ipv4", "ipv4-tcp"],
+        "hash_mapping_size": 16,
+        "static_grants": 512
+    });
+    assert_eq!(serde_json::to_value(used).unwrap(), expected);
+}
+
+#[test]
 fn long_strings_are_cut() {
     let mut status = sample();
     for vif in &mut status.vifs {
@@ -133,6 +166,7 @@ fn json_names_are_what_programs_rely_on() {
                 "sg": true, "gso_tcpv4": false, "gso_tcpv6": false, "csum_v4": true, "csum_v6": true,
                 "split_event_channels": true, "multicast_control": false, "ctrl_ring": false
             },
+            "control": null,
             "script": "/etc/xen/scripts/vif-bridge",
             "bridge": "xenbr0",
             "mtu": 1500,

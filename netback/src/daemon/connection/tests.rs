@@ -28,14 +28,14 @@ fn connection(count: u16) -> Connection {
         let number: u32 = key
             .bytes()
             .fold(7, |n, b| n * 31 % 1_000_003 + u32::from(b));
-        let present = key.contains("ring-ref") || key.ends_with("event-channel");
+        let present = key.contains("x-ring-ref") || key.ends_with("event-channel");
         Ok(match key {
             "multi-queue-num-queues" => Some(count.to_string().into()),
             _ => present.then(|| number.to_string().into()),
         })
     });
     let assigned = (0..count).map(|index| (id(index), WorkerId(index.into())));
-    Connection::new(negotiated.unwrap(), assigned.collect(), Vec::new())
+    Connection::new(negotiated.unwrap(), assigned.collect(), Vec::new(), None)
 }
 
 fn cannot() -> What {

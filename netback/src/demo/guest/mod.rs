@@ -5,6 +5,7 @@
 //! its thread as a closure ([`Guest::with`]), so a test can make the driver do anything while the stack runs.
 
 pub mod checksum;
+pub mod control;
 pub mod netfront;
 pub mod options;
 pub mod queue;

@@ -14,10 +14,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use xen_ring::SysError;
+use xen_ring::{GrantRef, SysError};
 use xenbus::XenbusState;
 
 use super::checksum::{self, Checksum};
+use super::control::{Control, ExpectedHash, GREF_READ_ONLY};
 use super::options::FrontendOptions;
 use super::queue::{FrontStats, Received, RxQueue, TxFull, TxMeta, TxQueue};
 use super::store::FrontendStore;
@@ -68,6 +69,7 @@ pub struct Netfront {
     link: Option<Link>,
     /// Queues of the last connection that had directories of their own.
     directories: usize,
+    expected_hash: Option<ExpectedHash>,
     stats: FrontStats,
 }
 
@@ -83,6 +85,7 @@ impl Netfront {
             look: true,
             link: None,
             directories: 0,
+            expected_hash: None,
             stats: FrontStats::default(),
         }
     }
@@ -301,8 +304,16 @@ impl Netfront {
 
     /// The next good frame from the backend, if there is one. Bad ones are counted and left out.
     pub fn receive(&mut self) -> Option<Received> {
-        let link = self.link.as_mut()?;
-        link.receive(&mut self.stats)
+        let frame = self.link.as_mut()?.receive(&mut self.stats)?;
+        if let Some(expected) = &self.expected_hash
+            && expected.of(&frame.bytes) != frame.hash
+        {
+            let (wanted, hash) = (expected.of(&frame.bytes), frame.hash);
+            self.stats
+                .violations
+                .add(|| format!("rx frame with hash {hash:?} that must have {wanted:?}"));
+        }
+        Some(frame)
     }
 
     /// Publishes what was sent, takes back what was answered, posts buffers anew, and signals where it is due.
@@ -400,6 +411,31 @@ impl Netfront {
     /// As [`tx_queue`](Self::tx_queue), for rx.
     pub fn rx_queue(&mut self) -> Option<&mut RxQueue> {
         Some(&mut self.link.as_mut()?.pairs.first_mut()?.rx)
+    }
+
+    /// The control ring of the present connection, if it has one.
+    pub fn control(&mut self) -> Option<&mut Control> {
+        self.link.as_mut()?.control.as_mut()
+    }
+
+    /// From now on every received frame must come with this hash, or without any.
+    pub fn expect_hash(&mut self, expected: Option<ExpectedHash>) {
+        self.expected_hash = expected;
+    }
+
+    /// References and flags, as a control message wants them, of all pages of a queue pair that frames are sent from
+    /// (first) and received into.
+    #[must_use]
+    pub fn packet_pages(&self, queue: usize) -> Option<[Vec<(GrantRef, u16)>; 2]> {
+        let pair = self.link.as_ref()?.pairs.get(queue)?;
+        let flags = if self.options.tx_readonly {
+            GREF_READ_ONLY
+        } else {
+            0
+        };
+        let tx = (0..u16::MAX).map_while(|id| Some((pair.tx.page_ref(id)?, flags)));
+        let rx = (0..u32::MAX).map_while(|slot| Some((pair.rx.page_ref(slot)?, 0)));
+        Some([tx.collect(), rx.collect()])
     }
 
     /// How the frontend behaves.

@@ -21,6 +21,8 @@ pub struct FrontendOptions {
     pub rx_notify: bool,
     /// `request-rx-copy`, without which an old frontend would flip pages.
     pub rx_copy: bool,
+    /// A control ring, where the backend offers one. Linux's netfront has none.
+    pub control_ring: bool,
     /// Leave TCP and UDP checksums blank when sending.
     pub blank_tx: bool,
     /// Most bytes in one tx slot: small values make frames of many slots. At most a page.
@@ -48,6 +50,7 @@ impl Default for FrontendOptions {
             ipv6_csum_offload: true,
             rx_notify: true,
             rx_copy: true,
+            control_ring: false,
             blank_tx: true,
             tx_slot_bytes: 4096,
             tx_offset: 0,

@@ -42,6 +42,8 @@ pub struct FrontStats {
     pub rx_validated: u64,
     /// Of them, those that are to be read as many segments.
     pub rx_gso: u64,
+    /// Of them, those that came with a hash.
+    pub rx_hashed: u64,
     /// Most slots of one received frame.
     pub rx_slots_max: u32,
     /// Frames whose slots carried an error status.
@@ -98,7 +100,7 @@ struct Buffer {
     grant: Grant,
 }
 
-fn ring_page(guest: &SimGuest) -> Result<(GuestPage, Grant), SysError> {
+pub(super) fn ring_page(guest: &SimGuest) -> Result<(GuestPage, Grant), SysError> {
     let page = GuestPage::new()?;
     let grant = guest.grant(&page, false)?;
     Ok((page, grant))

@@ -4,7 +4,7 @@
 //!
 //! A message that comes with a list takes two steps, or three: [`Machine::request`] says which
 //! page to copy, [`Machine::fetched`] judges the copy, and an [`Order`] about static grants is
-//! carried out by the queue that they are for and answered by [`Order::reply`]. A list is
+//! carried out by the queue that they are for and answered by [`Outcome::reply`]. A list is
 //! judged as a whole before anything changes (XSA-270).
 //!
 //! Everything here is forgotten with the connection: a frontend that comes back with fewer queues
@@ -57,15 +57,22 @@ pub struct Reply {
     pub data: u32,
 }
 
-/// What is to be done about a request.
+/// What is to be done about a request at first.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Answer it.
-    Reply(Reply),
     /// Copy so many bytes from the start of a page of the guest, and hand them to
     /// [`Machine::fetched`]; if they cannot be copied, answer [`Reply::INVALID`].
     Fetch(Fetch),
-    /// Let a queue carry it out, and answer with [`Order::reply`].
+    /// There is nothing to be fetched.
+    Decided(Decision),
+}
+
+/// What is to be done about a request that is known with its list.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Answer it.
+    Reply(Reply),
+    /// Let a queue carry it out, and answer with [`Outcome::reply`].
     Order(Order),
 }
 
@@ -173,7 +180,7 @@ impl Machine {
     pub fn request(&mut self, request: &CtrlRequest) -> Step {
         match Message::parse(request, self.queues) {
             Ok(message) => self.message(message),
-            Err(status) => Step::Reply(Reply::refused(status)),
+            Err(status) => Step::reply(Reply::refused(status)),
         }
     }
 
@@ -188,7 +195,7 @@ impl Machine {
             }
             Message::SetHashMapping { list, offset } => {
                 if offset + list.count > self.config.mapping.len() {
-                    return Step::Reply(Reply::INVALID);
+                    return Step::reply(Reply::INVALID);
                 }
                 return self.fetch(list, MAPPING_ENTRY, Purpose::Mapping { offset });
             }
@@ -203,7 +210,7 @@ impl Machine {
                 return self.fetch(list, GrefEntry::BYTES, Purpose::Delete { queue });
             }
         };
-        Step::Reply(reply)
+        Step::reply(reply)
     }
 
     /// There are types only once there is an algorithm; the statuses for want of one differ, as in
@@ -225,7 +232,7 @@ impl Machine {
     /// Asks for a list of entries of `size` bytes. One without entries needs no page.
     fn fetch(&mut self, list: List, size: usize, purpose: Purpose) -> Step {
         if list.count == 0 {
-            return self.fetched(purpose, list.gref, &[]);
+            return Step::Decided(self.fetched(purpose, list.gref, &[]));
         }
         // Lossless: a list fits into a page.
         let bytes = u16::try_from(list.count * size).unwrap_or(u16::MAX);
@@ -237,20 +244,20 @@ impl Machine {
     }
 
     /// Takes the private copy of a list that was asked for, and the page that it came from.
-    pub fn fetched(&mut self, purpose: Purpose, gref: GrantRef, bytes: &[u8]) -> Step {
+    pub fn fetched(&mut self, purpose: Purpose, gref: GrantRef, bytes: &[u8]) -> Decision {
         match purpose {
-            Purpose::Key => Step::Reply(match Key::new(bytes) {
+            Purpose::Key => Decision::Reply(match Key::new(bytes) {
                 Some(key) => self.change(|config| config.key = key),
                 None => Reply::INVALID,
             }),
-            Purpose::Mapping { offset } => Step::Reply(self.set_mapping(offset, bytes)),
+            Purpose::Mapping { offset } => Decision::Reply(self.set_mapping(offset, bytes)),
             Purpose::Add { queue } => add(queue, bytes),
             Purpose::Delete { queue } => {
                 let change = Change::Delete {
                     list: gref,
                     entries: entries(bytes).collect(),
                 };
-                Step::Order(Order { queue, change })
+                Decision::Order(Order { queue, change })
             }
         }
     }
@@ -282,15 +289,19 @@ impl Machine {
     }
 }
 
-impl Order {
-    /// The answer when this has become of it.
-    pub fn reply(outcome: &Outcome) -> Reply {
-        match outcome {
-            Outcome::Added => Reply::DONE,
-            Outcome::Refused => Reply::INVALID,
-            Outcome::Deleted(done) => {
-                Reply::with(number(done.iter().filter(|done| **done).count()))
-            }
+impl Step {
+    const fn reply(reply: Reply) -> Self {
+        Self::Decided(Decision::Reply(reply))
+    }
+}
+
+impl Outcome {
+    /// The answer to an order of which this has become.
+    pub fn reply(&self) -> Reply {
+        match self {
+            Self::Added => Reply::DONE,
+            Self::Refused => Reply::INVALID,
+            Self::Deleted(done) => Reply::with(number(done.iter().filter(|done| **done).count())),
         }
     }
 }
@@ -314,18 +325,18 @@ fn entries(bytes: &[u8]) -> impl Iterator<Item = GrefEntry> + '_ {
 }
 
 /// A flag that nobody has defined yet may mean anything, so a page that has one is refused.
-fn add(queue: u16, bytes: &[u8]) -> Step {
+fn add(queue: u16, bytes: &[u8]) -> Decision {
     let wanted = entries(bytes).map(|entry| match entry.flags {
         0 => Some((entry.gref, Access::ReadWrite)),
         GrefEntry::READ_ONLY => Some((entry.gref, Access::ReadOnly)),
         _ => None,
     });
     match wanted.collect() {
-        Some(wanted) => Step::Order(Order {
+        Some(wanted) => Decision::Order(Order {
             queue,
             change: Change::Add(wanted),
         }),
-        None => Step::Reply(Reply::INVALID),
+        None => Decision::Reply(Reply::INVALID),
     }
 }
 

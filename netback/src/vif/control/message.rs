@@ -132,6 +132,14 @@ const _: () = {
 };
 
 impl Algorithm {
+    /// The name under which `netback status` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Toeplitz => "toeplitz",
+        }
+    }
+
     fn new(number: u32) -> Option<Self> {
         match u8::try_from(number).ok()? {
             0 => Some(Self::None),

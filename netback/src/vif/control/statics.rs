@@ -70,10 +70,10 @@ impl StaticGrants {
         }
     }
 
-    /// Whether there are none.
+    /// Itself, if there are any: one look for a whole burst.
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.grefs.is_empty()
+    pub fn if_any(&self) -> Option<&Self> {
+        (!self.grefs.is_empty()).then_some(self)
     }
 
     /// The page of a reference, if it is mapped. A binary search, so that a guest that chooses its
@@ -188,8 +188,9 @@ impl StaticGrants {
     }
 }
 
-/// How many pages may be mapped: by a vif's queues together, and by those of all vifs.
-#[derive(Debug)]
+/// How many pages may be mapped: by a vif's queues together, and by those of all vifs. The default
+/// is none.
+#[derive(Debug, Default)]
 pub struct Quota {
     used: AtomicUsize,
     limit: usize,

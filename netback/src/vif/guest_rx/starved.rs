@@ -96,7 +96,7 @@ impl GuestRx {
                     Read::Frame(len) => {
                         let frame = room.start..room.start + len;
                         // One that is no frame needs no buffers, but the guest has to post some.
-                        let slots = self.accept(&bench.batch, &frame).map_or(1, |(_, n)| n);
+                        let slots = self.accept(&bench.batch, &frame).map_or(1, |a| a.slots);
                         first_needed = first_needed.or(Some(slots));
                         counters.dropped(reason);
                     }

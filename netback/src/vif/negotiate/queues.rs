@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! How many queue pairs a frontend has, and where each one's rings and event channels are.
+//! How many queue pairs a frontend has, and where each one's rings and event channels are; and
+//! where its control ring is, if it has one.
 //!
 //! One queue pair has its keys in the frontend's own directory; of several each has a directory
 //! `queue-N` (netif.h, "multi-queue"). Each pair may have one event channel or two. No page and
-//! no port may be given twice, in one pair or over all of them.
+//! no port may be given twice, in one pair or over all of them, the control ring's included.
 
 use std::collections::BTreeMap;
 
 use xen_ring::{GrantRef, RemotePort};
 
 use super::{FrontendKeys, NegotiateError, Read};
+use crate::vif::control::RingKeys;
 
 /// The most queue pairs that can be offered. More than any guest's driver asks for, and few
 /// enough that reading their keys does not hold up the control thread.
@@ -21,9 +23,17 @@ pub const OFFER: &str = "multi-queue-max-queues";
 /// The key with the number of queue pairs that the frontend has made.
 const CHOICE: &str = "multi-queue-num-queues";
 
-/// A frontend's queue pairs, in order: at least one, and no two share a page or a port.
+/// The keys of a control ring's page and event channel: in the frontend's own directory, however
+/// many queues there are.
+const CONTROL: (&str, &str) = ("ctrl-ring-ref", "event-channel-ctrl");
+
+/// A frontend's queue pairs, in order, and its control ring: at least one pair, and nothing
+/// shares a page or a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Queues(Vec<QueueKeys>);
+pub struct Queues {
+    pairs: Vec<QueueKeys>,
+    control: Option<RingKeys>,
+}
 
 /// Where one queue pair's rings are and how to signal them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,24 +72,32 @@ impl Queues {
             pages: BTreeMap::new(),
             ports: BTreeMap::new(),
         };
-        match asked {
-            1 => Ok(Self(vec![reader.queue("")?])),
+        let pairs = match asked {
+            1 => vec![reader.queue("")?],
             2.. if asked <= offered.into() => (0..asked)
                 .map(|index| reader.queue(&format!("queue-{index}/")))
-                .collect::<Result<_, _>>()
-                .map(Self),
-            _ => Err(NegotiateError::Queues { asked, offered }),
-        }
+                .collect::<Result<_, _>>()?,
+            _ => return Err(NegotiateError::Queues { asked, offered }),
+        };
+        Ok(Self {
+            pairs,
+            control: reader.control()?,
+        })
     }
 
     /// Each one's keys, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &QueueKeys> {
-        self.0.iter()
+        self.pairs.iter()
     }
 
     /// How many there are: never 0.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.pairs.len()
+    }
+
+    /// Where the control ring is.
+    pub fn control(&self) -> Option<RingKeys> {
+        self.control
     }
 
     /// Whether each direction has an event channel of its own, in every pair.
@@ -103,6 +121,23 @@ impl<R: Read> Reader<'_, R> {
             rx_ring: self.page(format!("{dir}rx-ring-ref"))?,
             channels: self.channels(dir)?,
         })
+    }
+
+    /// Both keys or neither.
+    fn control(&mut self) -> Result<Option<RingKeys>, NegotiateError> {
+        let (ring, port) = CONTROL;
+        if self
+            .keys
+            .number(ring)?
+            .or(self.keys.number(port)?)
+            .is_none()
+        {
+            return Ok(None);
+        }
+        Ok(Some(RingKeys {
+            ring: self.page(ring.to_owned())?,
+            port: self.port(port.to_owned())?,
+        }))
     }
 
     /// A frontend with split channels writes the pair and no `event-channel`, so the pair is

@@ -3,6 +3,7 @@
 //! and which of them a frame goes through.
 
 use super::NetfrontError;
+use crate::demo::guest::control::Control;
 use crate::demo::guest::options::FrontendOptions;
 use crate::demo::guest::queue::{FrontStats, Received, RxQueue, TxQueue};
 use crate::demo::guest::store::FrontendStore;
@@ -13,6 +14,7 @@ use crate::demo::sim::{GuestPort, SimGuest};
 pub(super) struct Link {
     /// At least one.
     pub(super) pairs: Vec<Pair>,
+    pub(super) control: Option<Control>,
     /// The backend takes frames of more than one slot.
     pub(super) sg: bool,
     /// The backend segments TCP over IPv4.
@@ -35,6 +37,9 @@ pub(super) enum Ports {
     Split { tx: GuestPort, rx: GuestPort },
 }
 
+/// The keys of a control ring.
+const CONTROL_KEYS: [&str; 2] = ["ctrl-ring-ref", "event-channel-ctrl"];
+
 /// A key of the frontend's directory with its value, or `None` where it must not be there.
 type Key = (String, Option<String>);
 
@@ -48,8 +53,12 @@ impl Link {
             options.split_event_channels && store.backend_offers("feature-split-event-channels")?;
         let count = options.queues.clamp(1, store.backend_queues()?);
         let pairs = (0..count).map(|_| Pair::new(guest, options, split));
+        let pairs = pairs.collect::<Result<_, _>>()?;
+        let control = options.control_ring && store.backend_offers("feature-ctrl-ring")?;
+        let control = control.then(|| Control::new(guest, options.start_index));
         Ok(Self {
-            pairs: pairs.collect::<Result<_, _>>()?,
+            pairs,
+            control: control.transpose()?,
             sg: store.backend_offers("feature-sg")?,
             gso: store.backend_offers("feature-gso-tcpv4")?,
             next: 0,
@@ -73,6 +82,10 @@ impl Link {
             .map(|index| (format!("queue-{index}"), None))
             .collect();
         keys.extend(features.map(|(key, value)| (key.to_owned(), value)));
+        // What an earlier connection wrote is removed.
+        keys.extend(CONTROL_KEYS.map(|key| (key.to_owned(), None)));
+        let control = self.control.iter().flat_map(Control::keys);
+        keys.extend(control.map(|(key, value)| (key.to_owned(), Some(value))));
         match self.pairs.as_slice() {
             [only] => keys.extend(only.keys("")),
             several => {

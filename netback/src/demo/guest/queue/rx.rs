@@ -20,6 +20,8 @@ const EXTRA_INFO: u16 = 8;
 /// An extra info with this flag is followed by another.
 const EXTRA_MORE: u8 = 1;
 const EXTRA_GSO: u8 = 1;
+const EXTRA_HASH: u8 = 4;
+const TOEPLITZ: u8 = 1;
 
 /// One received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Received {
     pub checksum: Checksum,
     /// TCP payload of each segment that it stands for, if it stands for many.
     pub gso: Option<u16>,
+    /// Type and value of its hash, if that came with it.
+    pub hash: Option<(u8, u32)>,
     /// Data slots it took.
     pub slots: u32,
 }
@@ -97,7 +101,9 @@ impl RxQueue {
         usize::try_from(FrontRx::COUNT - self.ring.free()).unwrap_or(SLOTS)
     }
 
-    fn page_ref(&self, slot: u32) -> Option<GrantRef> {
+    /// The grant reference of the page that belongs to a slot.
+    #[must_use]
+    pub fn page_ref(&self, slot: u32) -> Option<GrantRef> {
         Some(self.buffers.get(usize::try_from(slot).ok()?)?.grant.gref())
     }
 
@@ -128,6 +134,7 @@ impl RxQueue {
             stats.rx_bytes += frame.bytes.len() as u64;
             stats.rx_slots_max = stats.rx_slots_max.max(frame.slots);
             stats.rx_gso += u64::from(frame.gso.is_some());
+            stats.rx_hashed += u64::from(frame.hash.is_some());
             match frame.checksum {
                 Checksum::Blank => stats.rx_blank += 1,
                 Checksum::Validated => stats.rx_validated += 1,
@@ -151,7 +158,8 @@ impl RxQueue {
             (false, true) => Checksum::Validated,
             (false, false) => Checksum::Complete,
         };
-        let (mut broken, mut gso) = (None, None);
+        let (mut broken, mut gso, mut hash) = (None, None, None);
+        let mut last_kind = 0;
         if response.flags & EXTRA_INFO != 0 {
             loop {
                 let (_, extra) = self
@@ -165,8 +173,24 @@ impl RxQueue {
                         extra.kind
                     )));
                 }
-                if let (EXTRA_GSO, [low, high, ..]) = (extra.kind, extra.body) {
-                    gso = Some(u16::from_le_bytes([low, high]));
+                if extra.kind <= last_kind {
+                    broken = Some(RxBroken::Protocol(format!(
+                        "rx extra info of type {} behind one of type {last_kind}",
+                        extra.kind
+                    )));
+                }
+                last_kind = extra.kind;
+                match (extra.kind, extra.body) {
+                    (EXTRA_GSO, [low, high, ..]) => gso = Some(u16::from_le_bytes([low, high])),
+                    (EXTRA_HASH, [kind, TOEPLITZ, value @ ..]) => {
+                        hash = Some((kind, u32::from_le_bytes(value)));
+                    }
+                    (EXTRA_HASH, body) => {
+                        broken = Some(RxBroken::Protocol(format!(
+                            "rx hash of unknown algorithm {body:?}"
+                        )));
+                    }
+                    _ => {}
                 }
                 if extra.flags & EXTRA_MORE == 0 {
                     break;
@@ -177,6 +201,7 @@ impl RxQueue {
             bytes: Vec::with_capacity(2048),
             checksum,
             gso,
+            hash,
             slots: 0,
         };
         loop {

@@ -14,13 +14,13 @@ fn request(machine: &mut Machine, kind: u16, data: [u32; 3]) -> Step {
 /// The answer to a request that needs no list.
 fn answer(machine: &mut Machine, kind: u16, data: [u32; 3]) -> Reply {
     match request(machine, kind, data) {
-        Step::Reply(reply) => reply,
+        Step::Decided(Decision::Reply(reply)) => reply,
         other => panic!("{other:?}"),
     }
 }
 
 /// What follows when the list of a request is `bytes`, which is as long as was asked for.
-fn with_list(machine: &mut Machine, kind: u16, data: [u32; 3], bytes: &[u8]) -> Step {
+fn with_list(machine: &mut Machine, kind: u16, data: [u32; 3], bytes: &[u8]) -> Decision {
     match request(machine, kind, data) {
         Step::Fetch(fetch) => {
             assert_eq!(
@@ -121,11 +121,11 @@ fn the_key() {
         );
     }
     let long = with_list(&mut machine, 3, [PAGE, 40, 0], &[9; 40]);
-    assert_eq!(long, Step::Reply(Reply::DONE));
+    assert_eq!(long, Decision::Reply(Reply::DONE));
     assert_eq!(machine.changed().unwrap().key, Key::new(&[9; 40]).unwrap());
     // A shorter one replaces it as a whole; one without bytes needs no page and clears it.
     let short = with_list(&mut machine, 3, [PAGE, 2, 0], &[1, 2]);
-    assert_eq!(short, Step::Reply(Reply::DONE));
+    assert_eq!(short, Decision::Reply(Reply::DONE));
     assert_eq!(machine.changed().unwrap().key, Key::new(&[1, 2]).unwrap());
     assert_eq!(answer(&mut machine, 3, [0, 0, 0]), Reply::DONE);
     assert_eq!(machine.changed().unwrap().key, Key::default());
@@ -141,12 +141,12 @@ fn the_mapping_table() {
     assert_eq!(answer(&mut machine, 5, [4, 0, 0]), Reply::DONE);
     assert_eq!(machine.changed().unwrap().mapping[..], [0; 4]);
     let set = with_list(&mut machine, 6, [PAGE, 2, 1], &table(&[2, 1]));
-    assert_eq!(set, Step::Reply(Reply::DONE));
+    assert_eq!(set, Decision::Reply(Reply::DONE));
     assert_eq!(machine.changed().unwrap().mapping[..], [0, 2, 1, 0]);
     // A part that names a missing queue changes nothing (XSA-270 judged the old table).
     for missing in [3, 0x1_0000, u32::MAX] {
         let refused = with_list(&mut machine, 6, [PAGE, 2, 0], &table(&[1, missing]));
-        assert_eq!(refused, Step::Reply(Reply::INVALID));
+        assert_eq!(refused, Decision::Reply(Reply::INVALID));
         assert_eq!(machine.changed(), None);
     }
     // Sums that overflow, or do not.
@@ -180,7 +180,7 @@ fn the_mapping_table() {
     assert!(machine.changed().unwrap().mapping.is_empty());
     assert_eq!(answer(&mut machine, 5, [128, 0, 0]), Reply::DONE);
     let whole = with_list(&mut machine, 6, [PAGE, 128, 0], &table(&[2; 128]));
-    assert_eq!(whole, Step::Reply(Reply::DONE));
+    assert_eq!(whole, Decision::Reply(Reply::DONE));
 }
 
 #[test]
@@ -206,15 +206,15 @@ fn static_grants() {
         (GrantRef::new(8), Access::ReadWrite),
         (GrantRef::new(9), Access::ReadOnly),
     ];
-    let order = |change| Step::Order(Order { queue: 1, change });
+    let order = |change| Decision::Order(Order { queue: 1, change });
     assert_eq!(added, order(Change::Add(wanted)));
     for flags in [2, 3, 0x8000] {
         let refused = with_list(&mut machine, 9, [1, PAGE, 1], &gref_list(&[(8, flags)]));
-        assert_eq!(refused, Step::Reply(Reply::INVALID));
+        assert_eq!(refused, Decision::Reply(Reply::INVALID));
     }
     assert_eq!(
         request(&mut machine, 9, [1, 0, 0]),
-        order(Change::Add(Vec::new()))
+        Step::Decided(order(Change::Add(Vec::new())))
     );
 
     let deleted = with_list(&mut machine, 10, [1, PAGE, 2], &bytes);
@@ -228,9 +228,9 @@ fn static_grants() {
     let done = vec![false, true];
     let back: Vec<u8> = answered(&entries, &done).flatten().collect();
     assert_eq!(back, [8, 0, 0, 0, 0, 0, 2, 0, 9, 0, 0, 0, 1, 0, 0, 0]);
-    assert_eq!(Order::reply(&Outcome::Deleted(done)), data(1));
-    assert_eq!(Order::reply(&Outcome::Added), Reply::DONE);
-    assert_eq!(Order::reply(&Outcome::Refused), Reply::INVALID);
+    assert_eq!(Outcome::Deleted(done).reply(), data(1));
+    assert_eq!(Outcome::Added.reply(), Reply::DONE);
+    assert_eq!(Outcome::Refused.reply(), Reply::INVALID);
     assert_eq!(machine.changed(), None);
 }
 

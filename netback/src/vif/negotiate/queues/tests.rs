@@ -196,3 +196,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_control_ring_is_one_for_all_queues() {
+    for queues in [1, 3] {
+        let keys = linux(queues);
+        assert_eq!(read(&keys, 4).unwrap().control(), None);
+        let keys = with(keys, &[("ctrl-ring-ref", "7"), ("event-channel-ctrl", "8")]);
+        let control = RingKeys {
+            ring: GrantRef::new(7),
+            port: RemotePort::new(8),
+        };
+        assert_eq!(read(&keys, 4).unwrap().control(), Some(control));
+    }
+}
+
+#[test]
+fn a_control_ring_has_a_page_and_a_port_of_its_own() {
+    let control = |ring, port| {
+        with(
+            linux(2),
+            &[("ctrl-ring-ref", ring), ("event-channel-ctrl", port)],
+        )
+    };
+    for (keys, sentence) in [
+        (
+            with(linux(1), &[("ctrl-ring-ref", "7")]),
+            "the frontend is Connected but has not written event-channel-ctrl",
+        ),
+        (
+            with(linux(1), &[("event-channel-ctrl", "7")]),
+            "the frontend is Connected but has not written ctrl-ring-ref",
+        ),
+        (
+            control("103", "8"),
+            "the frontend gave grant reference 103 twice: as queue-1/rx-ring-ref and as ctrl-ring-ref",
+        ),
+        (
+            control("7", "10"),
+            "the frontend gave event channel 10 twice: as queue-0/event-channel-tx and as event-channel-ctrl",
+        ),
+        (
+            control("seven", "8"),
+            "the frontend wrote ctrl-ring-ref = \"seven\", which is not a decimal number of at most 32 bits",
+        ),
+    ] {
+        assert_eq!(refused(&keys, 4), sentence);
+    }
+}

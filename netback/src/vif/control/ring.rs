@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The control ring, served by the worker that has the vif's queue 0.
+//!
+//! A few requests a turn are taken and answered in order. What comes as a list in one of the
+//! guest's pages is copied once and judged as a copy. A request about static grants is carried out
+//! by the queue that it is about, maybe on another worker; until its outcome is here, no further
+//! request is taken. Nothing here waits for a guest, and nothing grows with what it asks.
+
+use std::sync::Arc;
+
+use xen_ring::netif::{CtrlRequest, CtrlResponse, CtrlRing, GrefEntry};
+use xen_ring::{BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, RemotePort};
+
+use super::machine::{Change, Decision, Fetch, Machine, Order, Outcome, Reply, Step, answered};
+use super::{Directive, Peer, View};
+use crate::vif::fault::Fault;
+use crate::vif::workbench::Workbench;
+
+/// Requests taken in one turn, at most: each may cost a grant copy.
+const REQUESTS_PER_TURN: usize = 8;
+
+/// Where a frontend's control ring is (`ctrl-ring-ref` and `event-channel-ctrl`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingKeys {
+    /// Its page.
+    pub ring: GrantRef,
+    /// Its event channel.
+    pub port: RemotePort,
+}
+
+/// A connected control ring.
+#[derive(Debug)]
+pub struct ControlRing {
+    guest: DomId,
+    ring: BackRing<CtrlRing>,
+    port: LocalPort,
+    /// The port has signalled and stays masked until the ring is found empty.
+    masked: bool,
+    /// There may be something to do.
+    due: bool,
+    machine: Machine,
+    /// The vif's queues, by number.
+    queues: Vec<Peer>,
+    view: Arc<View>,
+    /// A request that a queue is carrying out.
+    pending: Option<Pending>,
+}
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+struct Pending {
+    request: CtrlRequest,
+    /// A list that goes back to the guest with a status for each entry.
+    list: Option<(GrantRef, Vec<GrefEntry>)>,
+    outcome: Option<Outcome>,
+}
+
+impl ControlRing {
+    /// Serves a ring that is attached and bound, for a vif of these queues.
+    pub fn new(
+        guest: DomId,
+        ring: BackRing<CtrlRing>,
+        port: LocalPort,
+        queues: Vec<Peer>,
+        view: Arc<View>,
+    ) -> Self {
+        // Lossless: there are as many as the frontend could ask for in 16 bits.
+        let machine = Machine::new(u16::try_from(queues.len()).unwrap_or(u16::MAX));
+        Self {
+            guest,
+            ring,
+            port,
+            masked: false,
+            // The guest may have published before anybody listened.
+            due: true,
+            machine,
+            queues,
+            view,
+            pending: None,
+        }
+    }
+
+    pub(super) fn port(&self) -> LocalPort {
+        self.port
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.due
+    }
+
+    pub(super) fn event(&mut self) {
+        self.masked = true;
+        self.due = true;
+    }
+
+    pub(super) fn outcome(&mut self, outcome: Outcome) {
+        if let Some(pending) = &mut self.pending {
+            pending.outcome = Some(outcome);
+            self.due = true;
+        }
+    }
+
+    /// Takes a few requests. An event, or the outcome of an order, makes it due again.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`] when the ring's indices break the protocol.
+    pub(super) fn turn<G: Grants>(
+        &mut self,
+        bench: &mut Workbench<G>,
+        channels: &impl EventChannels,
+    ) -> Result<(), Fault> {
+        if !std::mem::take(&mut self.due) {
+            return Ok(());
+        }
+        self.settle(bench)?;
+        self.ring.unconsumed()?;
+        for _ in 0..REQUESTS_PER_TURN {
+            if self.pending.is_some() {
+                break;
+            }
+            let Some(request) = self.ring.take() else {
+                break;
+            };
+            self.serve(request, bench)?;
+        }
+        // The queues are told before the guest is.
+        self.announce();
+        if self.ring.publish().is_needed()
+            && let Err(error) = channels.notify(self.port)
+        {
+            tracing::error!(domid = %self.guest, port = %self.port, %error, "the guest cannot be signalled");
+        }
+        if self.pending.is_none() {
+            self.due = self.ring.arm()?;
+            if !self.due {
+                self.unmask(channels);
+            }
+        }
+        Ok(())
+    }
+
+    fn serve<G: Grants>(
+        &mut self,
+        request: CtrlRequest,
+        bench: &mut Workbench<G>,
+    ) -> Result<(), Fault> {
+        let decision = match self.machine.request(&request) {
+            Step::Fetch(fetch) => self.fetch(fetch, bench)?,
+            Step::Decided(decision) => decision,
+        };
+        match decision {
+            Decision::Reply(reply) => self.respond(request, reply),
+            Decision::Order(order) => self.order(request, order),
+        }
+    }
+
+    /// Copies a list from the guest. That its page is not granted is the guest's mistake, not a
+    /// breach: netif.h has a status for it.
+    fn fetch<G: Grants>(
+        &mut self,
+        fetch: Fetch,
+        bench: &mut Workbench<G>,
+    ) -> Result<Decision, Fault> {
+        bench.batch.clear();
+        let op = bench
+            .batch
+            .from_guest(self.guest, fetch.gref, 0, fetch.bytes, 0)?;
+        bench.copy();
+        if !bench.batch.status(op).is_ok() {
+            return Ok(Decision::Reply(Reply::INVALID));
+        }
+        let copy = bench.batch.bytes(0..usize::from(fetch.bytes));
+        Ok(self.machine.fetched(fetch.purpose, fetch.gref, copy))
+    }
+
+    /// Lets a queue carry something out.
+    fn order(&mut self, request: CtrlRequest, order: Order) -> Result<(), Fault> {
+        let Order { queue, change } = order;
+        let list = match &change {
+            Change::Add(_) => None,
+            Change::Delete { list, entries } => Some((*list, entries.clone())),
+        };
+        let (Some(answer), Some(peer)) = (self.queues.first(), self.queues.get(usize::from(queue)))
+        else {
+            // The machine knows how many queues there are, so this does not happen.
+            return self.respond(request, Reply::INVALID);
+        };
+        let answer = answer.clone();
+        peer.tell(Directive::Change { change, answer });
+        self.pending = Some(Pending {
+            request,
+            list,
+            outcome: None,
+        });
+        Ok(())
+    }
+
+    /// Answers the request that was waited for, if its outcome is here.
+    fn settle<G: Grants>(&mut self, bench: &mut Workbench<G>) -> Result<(), Fault> {
+        let Some(Pending {
+            request,
+            list,
+            outcome: Some(outcome),
+        }) = self.pending.take_if(|pending| pending.outcome.is_some())
+        else {
+            return Ok(());
+        };
+        let mut reply = outcome.reply();
+        if let (Some((list, entries)), Outcome::Deleted(deleted)) = (list, &outcome)
+            && !self.write_back(list, &entries, deleted, bench)?
+        {
+            // The pages are unmapped all the same; only which of them could not be said.
+            reply = Reply::INVALID;
+        }
+        self.respond(request, reply)
+    }
+
+    /// Writes a list back to the guest with a status for each entry. `false` if the guest does not
+    /// let it be written.
+    fn write_back<G: Grants>(
+        &self,
+        list: GrantRef,
+        entries: &[GrefEntry],
+        deleted: &[bool],
+        bench: &mut Workbench<G>,
+    ) -> Result<bool, Fault> {
+        let len = entries.len() * GrefEntry::BYTES;
+        let places = bench.batch.bytes_mut(0..len).as_chunks_mut().0;
+        for (place, entry) in places.iter_mut().zip(answered(entries, deleted)) {
+            *place = entry;
+        }
+        bench.batch.clear();
+        // Lossless: a list fits into a page.
+        let len = u16::try_from(len).unwrap_or_default();
+        let op = bench.batch.to_guest(0, len, self.guest, list, 0)?;
+        bench.copy();
+        Ok(bench.batch.status(op).is_ok())
+    }
+
+    fn respond(&mut self, request: CtrlRequest, reply: Reply) -> Result<(), Fault> {
+        let CtrlRequest { id, kind, .. } = request;
+        let Reply { status, data } = reply;
+        self.ring.respond(CtrlResponse {
+            id,
+            kind,
+            status,
+            data,
+        })?;
+        Ok(())
+    }
+
+    /// Tells every queue how packets are to be hashed, if that has changed: once a turn, however
+    /// often the guest changes its mind.
+    fn announce(&mut self) {
+        let Some(config) = self.machine.changed() else {
+            return;
+        };
+        self.view.set_hash(config);
+        let hasher = config.hasher().map(Arc::new);
+        for queue in &self.queues {
+            queue.tell(Directive::Hash(hasher.clone()));
+        }
+    }
+
+    fn unmask(&mut self, channels: &impl EventChannels) {
+        if !std::mem::take(&mut self.masked) {
+            return;
+        }
+        if let Err(error) = channels.unmask(&[self.port]) {
+            tracing::error!(domid = %self.guest, %error, "an event channel cannot be unmasked");
+        }
+    }
+}

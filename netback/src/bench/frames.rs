@@ -67,6 +67,14 @@ impl Shape {
         }
     }
 
+    /// A size that cannot be taken for this one.
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Small => Self::Full,
+            Self::Full | Self::Segments => Self::Small,
+        }
+    }
+
     /// Buffers that a guest must have posted to receive it: a page each, and one for an extra info.
     pub(super) const fn buffers(self) -> u32 {
         match self {

@@ -57,6 +57,8 @@ const GUEST: u16 = 1;
 const QUEUE: u32 = 4096;
 /// How long nothing may move.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two probes of a tap that was just taken over.
+const PROBE_PAUSE: Duration = Duration::from_millis(1);
 /// Steps between two looks at the clock.
 const STEPS: u32 = 10_000;
 /// Frames of any size that the bare loop reads.
@@ -171,6 +173,9 @@ impl Rig {
     fn bare_read(&self, tap: &Tap, frame: &Frame, amount: Amount) -> Result<Cost, BenchError> {
         let source = Injector::open(&self.vif.tap())?;
         let mut room = vec![0; READ_ROOM];
+        let probe = Frame::new(frame.shape.other());
+        until_open(&source, &probe, || Ok(read(tap, &mut room)?.is_some()))?;
+        while read(tap, &mut room)?.is_some() {}
         let mut sum = Sum::default();
         for _ in 0..amount.fills {
             fill(&source, frame, amount.filled)?;
@@ -256,12 +261,24 @@ impl Rig {
         amount: Amount,
     ) -> Result<Cost, BenchError> {
         let source = Injector::open(&self.vif.tap())?;
-        self.receiver.expect(frame.shape.len());
+        let receiver = &mut self.receiver;
+        receiver.expect(frame.shape.len());
+        receiver.post()?;
+        let strangers = receiver.strangers();
+        until_open(&source, &Frame::new(frame.shape.other()), || {
+            receiver.collect()?;
+            Ok(receiver.strangers() > strangers)
+        })?;
+        // The first time does not count. It brings what is left of the probes, too.
         self.drain(worker, &source, frame, amount.filled)?;
+        let strangers = self.receiver.strangers();
         let mut sum = Sum::default();
         for _ in 0..amount.fills {
             let (cost, frames) = self.drain(worker, &source, frame, amount.filled)?;
             sum.add(cost, frames);
+        }
+        if self.receiver.strangers() > strangers {
+            return Err(BenchError::Strangers);
         }
         Ok(sum.cost())
     }
@@ -277,7 +294,7 @@ impl Rig {
         filled: u64,
     ) -> Result<(Cost, u64), BenchError> {
         let receiver = &mut self.receiver;
-        let (start, strangers) = (receiver.received(), receiver.strangers());
+        let start = receiver.received();
         fill(source, frame, filled)?;
         // The buffers posted last time are used up first.
         until_moved(|| {
@@ -298,9 +315,6 @@ impl Rig {
         let wall = clock.elapsed();
         let cpu = worker.cpu_time()?.saturating_sub(cpu);
         receiver.post()?;
-        if receiver.strangers() > strangers {
-            return Err(BenchError::Strangers);
-        }
         let cost = Cost {
             wall: per_frame(wall, frames),
             cpu: per_frame(cpu, end - before),
@@ -311,6 +325,26 @@ impl Rig {
 
 /// The name of the one worker's thread.
 const WORKER: &str = "netback/0";
+
+/// Waits until frames get into the tap's queue: the kernel opens it in its own time after the tap was taken over, and
+/// drops what comes before that. Sends `probe`s until one `arrives`.
+fn until_open(
+    source: &Injector,
+    probe: &Frame,
+    mut arrives: impl FnMut() -> Result<bool, BenchError>,
+) -> Result<(), BenchError> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        source.send(probe.on_tap())?;
+        let next = Instant::now() + PROBE_PAUSE;
+        while Instant::now() < next {
+            if arrives()? {
+                return Ok(());
+            }
+        }
+    }
+    Err(BenchError::Stalled { after: PATIENCE })
+}
 
 /// Puts frames into the tap's queue.
 fn fill(source: &Injector, frame: &Frame, frames: u64) -> Result<(), BenchError> {

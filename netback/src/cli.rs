@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::LogLevel;
 
@@ -33,7 +33,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Show the daemon at work with a simulated guest: no Xen, no root, nothing on this machine is changed
     Demo(DemoArgs),
-    /// Measure the packet path beside a bare loop over the same tap: no Xen, no root, nothing on this machine is changed
+    /// Measure the packet path, or many vifs on one daemon: no Xen, no root, nothing on this machine is changed
     Bench(BenchArgs),
 }
 
@@ -73,12 +73,25 @@ pub struct DemoArgs {
 /// `netback bench`
 #[derive(Debug, Args)]
 pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum, default_value_t)]
+    pub what: BenchWhat,
     /// Do a small part of the work: to see that it runs, not for figures
     #[arg(long)]
     pub quick: bool,
     /// Write the figures to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// What `netback bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum BenchWhat {
+    /// The packet path beside a bare loop over the same tap
+    #[default]
+    Path,
+    /// A thousand vifs: how long they take to attach, what they cost, how they share
+    Scale,
 }
 
 #[cfg(test)]
@@ -124,10 +137,15 @@ mod tests {
         else {
             panic!("not bench")
         };
+        let json = Some(PathBuf::from("/a.json"));
         assert_eq!(
-            (bench.quick, bench.json),
-            (true, Some(PathBuf::from("/a.json")))
+            (bench.what, bench.quick, bench.json),
+            (BenchWhat::Path, true, json)
         );
+        let Command::Bench(bench) = parse("netback bench scale").unwrap().command else {
+            panic!("not bench")
+        };
+        assert_eq!((bench.what, bench.quick), (BenchWhat::Scale, false));
     }
 
     #[test]
@@ -139,6 +157,7 @@ mod tests {
             "netback run extra",
             "netback demo --seconds 0",
             "netback demo --seconds 60",
+            "netback bench everything",
             "netback status --socket",
         ] {
             assert!(parse(line).is_err(), "{line}");

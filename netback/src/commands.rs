@@ -18,7 +18,7 @@ use crate::config::{Config, LogLevel};
 use crate::control::{client, render};
 use crate::daemon::{Connect, Daemon, Stopper};
 use crate::demo::{self, DemoOptions};
-use crate::{logging, preflight};
+use crate::{descriptors, logging, preflight};
 
 /// What every command can fail with: a sentence for the one who typed it.
 pub type CommandResult = Result<(), Box<dyn Error>>;
@@ -32,6 +32,8 @@ pub fn run(args: &RunArgs) -> CommandResult {
     let config = Config::load(args.config.as_deref())?;
     logging::init(args.log_level.unwrap_or(config.log.level))?;
     let _lock = preflight::check(&preflight::Host::system())?;
+    let files = descriptors::raise_limit()?;
+    tracing::debug!(files, "limit of open files");
     let daemon = Daemon::new(config.clone(), &XenHypervisor, connect(&config))?;
     stop_on_signals(daemon.stopper())?;
     daemon.run(|| notify(&[NotifyState::Ready]))?;
@@ -80,6 +82,7 @@ pub fn demo(args: &DemoArgs) -> CommandResult {
 pub fn bench(args: &BenchArgs) -> CommandResult {
     logging::init(LogLevel::Error)?;
     let options = BenchOptions {
+        what: args.what,
         quick: args.quick,
         json: args.json.clone(),
     };

@@ -7,9 +7,9 @@
 //! | [`worker`] | the threads that own queue pairs |
 //! | [`daemon`] | the control thread: xenstore, the life of each device, hotplug |
 //! | [`control`] | the control socket and `netback status` |
-//! | [`mod@bench`] | how fast the packet path is beside its own tap |
+//! | [`mod@bench`] | `netback bench`: the packet path and many vifs, measured |
 //! | [`demo`] | the daemon among a simulated hypervisor, toolstack and guest |
-//! | [`cli`], [`config`], [`preflight`], [`logging`] | what an operator meets first |
+//! | [`cli`], [`config`], [`preflight`], [`descriptors`], [`logging`] | what an operator meets first |
 //!
 //! "tx" and "rx" are the guest's everywhere, as in Xen's `netif.h`.
 
@@ -20,6 +20,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod demo;
+pub mod descriptors;
 pub mod logging;
 pub mod preflight;
 mod timers;

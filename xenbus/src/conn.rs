@@ -82,6 +82,8 @@ impl Conn {
     }
 
     /// Sends what waits and receives until request `id` is answered or `limit` is over.
+    ///
+    /// Three system calls, as a rule: what comes after the answer is left for [`Self::drain`].
     pub(crate) fn complete(
         &self,
         session: &mut Session,
@@ -91,27 +93,32 @@ impl Conn {
         let deadline = Instant::now() + limit;
         loop {
             let flushed = self.flush(session)?;
-            self.drain(session)?;
+            self.wait(flushed, deadline)?;
+            self.receive(session)?;
             if let Some(answer) = session.take_answer(id) {
                 return Ok(answer);
             }
-            self.wait(flushed, deadline)?;
         }
     }
 
     /// Receives whatever is there.
     pub(crate) fn drain(&self, session: &mut Session) -> Result<(), Disconnected> {
+        while self.receive(session)? {}
+        Ok(())
+    }
+
+    /// Receives once; false when nothing is there.
+    fn receive(&self, session: &mut Session) -> Result<bool, Disconnected> {
         let mut buffer = [0; 8192];
-        loop {
-            match (&self.file).read(&mut buffer) {
-                Ok(0) => return Err(lost("end of file")),
-                Ok(count) => session
-                    .receive(buffer.get(..count).unwrap_or_default())
-                    .map_err(lost)?,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(lost(error)),
-            }
+        match (&self.file).read(&mut buffer) {
+            Ok(0) => Err(lost("end of file")),
+            Ok(count) => session
+                .receive(buffer.get(..count).unwrap_or_default())
+                .map(|()| true)
+                .map_err(lost),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(lost(error)),
         }
     }
 

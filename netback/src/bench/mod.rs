@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! `netback bench`: how fast the packet path is beside its tap.
+//! `netback bench`: how fast the packet path is beside its tap, and what many vifs cost.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | `path` | the packet path against a bare loop over the same tap |
+//! | `scale` | a thousand vifs on one daemon |
+//! | `tap` | the host's side of the tap |
 //! | `guest`, `frames` | a guest that does nothing but move frames, and the frames |
-//! | `cost`, `process` | clocks and threads |
+//! | `cost`, `process` | clocks, threads, memory |
 //! | `report` | tables for people, JSON for programs |
 //!
 //! The daemon is the real one, with a real tap in a private network namespace; hypervisor, store and guests are those
@@ -17,6 +19,8 @@ mod guest;
 mod path;
 mod process;
 mod report;
+mod scale;
+mod tap;
 
 use std::fs;
 use std::io::{self, Write};
@@ -27,16 +31,21 @@ use hotplug::TapError;
 use xen_ring::front::FrontFault;
 use xen_ring::{OutsidePage, SysError};
 
+use crate::cli::BenchWhat;
 use crate::demo::guest::netfront::NetfrontError;
 use crate::demo::machine::MachineError;
 use crate::demo::namespace::{self, NamespaceError};
 use crate::demo::toolstack::ToolstackError;
+use crate::descriptors;
 use path::Effort;
 use report::Report;
+use scale::Size;
 
 /// What the user chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BenchOptions {
+    /// What to measure.
+    pub what: BenchWhat,
     /// A small part of the usual work: only to see that it runs.
     pub quick: bool,
     /// Where to write the figures as JSON.
@@ -114,7 +123,7 @@ pub enum BenchError {
     },
 }
 
-/// Measures the packet path and prints a table to `out`.
+/// Measures, and prints a table to `out`.
 ///
 /// Call it before any other thread is started: without privilege it enters a user namespace.
 ///
@@ -125,22 +134,38 @@ pub fn run(options: &BenchOptions, out: &mut impl Write) -> Result<(), BenchErro
     namespace::enter()?;
     namespace::check_tun()?;
     quiet()?;
-    let effort = if options.quick {
-        Effort {
-            rounds: 1,
-            divisor: 20,
-        }
-    } else {
-        Effort {
-            rounds: 9,
-            divisor: 1,
-        }
-    };
+    descriptors::raise_limit()?;
     let machine = process::machine()?;
-    report::head(out, &machine, effort.rounds)?;
-    let path = path::run(effort, |series| Ok(report::row(out, series)?))?;
-    report::foot(out)?;
-    write(options.json.as_deref(), &Report::new(&machine, &path))
+    let report = match options.what {
+        BenchWhat::Path => measure_path(&machine, options.quick, out)?,
+        BenchWhat::Scale => measure_scale(&machine, options.quick, out)?,
+    };
+    write(options.json.as_deref(), &report)
+}
+
+fn measure_path(machine: &str, quick: bool, out: &mut impl Write) -> Result<Report, BenchError> {
+    let effort = Effort {
+        rounds: if quick { 1 } else { 9 },
+        divisor: if quick { 20 } else { 1 },
+    };
+    report::path::head(out, machine, effort.rounds)?;
+    let all = path::run(effort, |series| Ok(report::path::row(out, series)?))?;
+    report::path::foot(out)?;
+    Ok(Report::of_path(machine, &all))
+}
+
+fn measure_scale(machine: &str, quick: bool, out: &mut impl Write) -> Result<Report, BenchError> {
+    let seconds = |full| Duration::from_secs(if quick { 1 } else { full });
+    let size = Size {
+        vifs: if quick { 50 } else { 1000 },
+        busy: if quick { 10 } else { 100 },
+        idle: seconds(10),
+        sending: seconds(5),
+    };
+    report::scale::head(out, machine)?;
+    let bars = report::scale::bars(size, scale::run(size)?);
+    report::scale::table(out, &bars)?;
+    Ok(Report::of_scale(machine, bars))
 }
 
 /// Keeps the kernel from sending frames of its own through the taps: IPv6 looks for neighbours and routers.

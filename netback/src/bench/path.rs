@@ -8,7 +8,6 @@
 //!
 //! Towards the guest the frames are in the tap's queue before the clock starts, so no source of frames is measured.
 
-use std::io::{self, IoSliceMut};
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use super::guest::rx::Receiver;
 use super::guest::tx::Sender;
 use super::guest::{self, BenchGuest};
 use super::process::{self, Thread};
+use super::tap;
 use crate::config::Config;
 use crate::demo::machine::Machine;
 use crate::demo::toolstack::VifSpec;
@@ -56,13 +56,9 @@ const GUEST: u16 = 1;
 /// Room in the tap for what is put there before the clock starts.
 const QUEUE: u32 = 4096;
 /// How long nothing may move.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Time between two probes of a tap that was just taken over.
-const PROBE_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Steps between two looks at the clock.
 const STEPS: u32 = 10_000;
-/// Frames of any size that the bare loop reads.
-const READ_ROOM: usize = 70_000;
 
 /// Measures every size both ways; `done` hears of each as it is there.
 pub(super) fn run(
@@ -172,16 +168,16 @@ impl Rig {
 
     fn bare_read(&self, tap: &Tap, frame: &Frame, amount: Amount) -> Result<Cost, BenchError> {
         let source = Injector::open(&self.vif.tap())?;
-        let mut room = vec![0; READ_ROOM];
+        let mut room = tap::room();
         let probe = Frame::new(frame.shape.other());
-        until_open(&source, &probe, || Ok(read(tap, &mut room)?.is_some()))?;
-        while read(tap, &mut room)?.is_some() {}
+        tap::until_open(&source, &probe, || Ok(tap::read(tap, &mut room)?.is_some()))?;
+        while tap::read(tap, &mut room)?.is_some() {}
         let mut sum = Sum::default();
         for _ in 0..amount.fills {
-            fill(&source, frame, amount.filled)?;
+            tap::fill(&source, frame, amount.filled)?;
             let stopwatch = Stopwatch::start(self.here)?;
             let mut frames = 0;
-            while let Some(len) = read(tap, &mut room)? {
+            while let Some(len) = tap::read(tap, &mut room)? {
                 if len != frame.on_tap().len() {
                     return Err(BenchError::Strangers);
                 }
@@ -265,7 +261,7 @@ impl Rig {
         receiver.expect(frame.shape.len());
         receiver.post()?;
         let strangers = receiver.strangers();
-        until_open(&source, &Frame::new(frame.shape.other()), || {
+        tap::until_open(&source, &Frame::new(frame.shape.other()), || {
             receiver.collect()?;
             Ok(receiver.strangers() > strangers)
         })?;
@@ -295,7 +291,7 @@ impl Rig {
     ) -> Result<(Cost, u64), BenchError> {
         let receiver = &mut self.receiver;
         let start = receiver.received();
-        fill(source, frame, filled)?;
+        tap::fill(source, frame, filled)?;
         // The buffers posted last time are used up first.
         until_moved(|| {
             let moved = receiver.collect()?;
@@ -325,42 +321,6 @@ impl Rig {
 
 /// The name of the one worker's thread.
 const WORKER: &str = "netback/0";
-
-/// Waits until frames get into the tap's queue: the kernel opens it in its own time after the tap was taken over, and
-/// drops what comes before that. Sends `probe`s until one `arrives`.
-fn until_open(
-    source: &Injector,
-    probe: &Frame,
-    mut arrives: impl FnMut() -> Result<bool, BenchError>,
-) -> Result<(), BenchError> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        source.send(probe.on_tap())?;
-        let next = Instant::now() + PROBE_PAUSE;
-        while Instant::now() < next {
-            if arrives()? {
-                return Ok(());
-            }
-        }
-    }
-    Err(BenchError::Stalled { after: PATIENCE })
-}
-
-/// Puts frames into the tap's queue.
-fn fill(source: &Injector, frame: &Frame, frames: u64) -> Result<(), BenchError> {
-    for _ in 0..frames {
-        source.send(frame.on_tap())?;
-    }
-    Ok(())
-}
-
-fn read(tap: &Tap, room: &mut [u8]) -> Result<Option<usize>, BenchError> {
-    match tap.read_vectored(&mut [IoSliceMut::new(room)]) {
-        Ok(len) => Ok(Some(len)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
 
 /// Repeats `step`, which says whether anything has moved and whether it is done, until it is done, or until nothing
 /// has moved for long.

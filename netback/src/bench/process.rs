@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the kernel knows of this process: its threads, their processor time, and where they run.
+//! What the kernel knows of this process: its threads, their processor time, its memory; and where they run.
 
 use std::fs;
 use std::io;
@@ -67,6 +67,21 @@ pub(super) fn threads() -> io::Result<Vec<i32>> {
         .collect())
 }
 
+/// Processor time of the whole process.
+pub(super) fn cpu_time() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
+}
+
+/// Resident memory, in bytes.
+pub(super) fn resident() -> io::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok())
+        .map(|kilobytes| kilobytes * 1024)
+        .ok_or_else(|| io::Error::other("/proc/self/status has no VmRSS"))
+}
+
 /// The machine, for the record: processor, their number, kernel.
 pub(super) fn machine() -> io::Result<String> {
     let info = fs::read_to_string("/proc/cpuinfo")?;
@@ -98,6 +113,7 @@ mod tests {
             let before = own.cpu_time().unwrap();
             while own.cpu_time().unwrap() < before + Duration::from_millis(20) {}
             assert!(idle.cpu_time().unwrap() < Duration::from_millis(20));
+            assert!(cpu_time().unwrap() >= Duration::from_millis(20));
             wait.wait();
         });
         assert!(Thread::named("no such thread").unwrap().is_none());
@@ -105,6 +121,7 @@ mod tests {
 
     #[test]
     fn the_process_is_seen() {
+        assert!(resident().unwrap() > 100_000);
         assert!(!threads().unwrap().is_empty());
         assert!(!processors().unwrap().is_empty());
         assert!(machine().unwrap().contains("Linux"));

@@ -29,6 +29,7 @@ pub(in crate::bench) struct Sender {
     bodies: Memory,
     cut: Cut,
     sent: u64,
+    answered: u64,
 }
 
 /// How the frame is cut into slots.
@@ -74,6 +75,7 @@ impl Sender {
             bodies: Memory::new(guest, pages, true)?,
             cut: Cut::of(frame),
             sent: 0,
+            answered: 0,
         };
         sender.load(frame)?;
         Ok(sender)
@@ -92,6 +94,11 @@ impl Sender {
     /// Frames put into the ring, ever.
     pub(in crate::bench) const fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// Slots that the backend has answered, ever.
+    pub(in crate::bench) const fn answered(&self) -> u64 {
+        self.answered
     }
 
     /// Whether every slot has its answer.
@@ -128,6 +135,7 @@ impl Sender {
                 });
             }
         }
+        self.answered += u64::from(unread);
         Ok(unread)
     }
 

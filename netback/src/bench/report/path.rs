@@ -1,31 +1,19 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the bench prints and writes: every figure with its unit and its bar.
+//! The table of the packet path.
 
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::cost::Cost;
-use super::path::{Series, Way};
+use crate::bench::cost::Cost;
+use crate::bench::path::{Series, Way};
 
 /// The share of the bare loop's speed that the backend is to reach.
 const PATH_BAR: f64 = 0.85;
 
-/// All figures of a run.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    machine: String,
-    /// When it ended.
-    unix_time: u64,
-    netback: &'static str,
-    grant_copy: &'static str,
-    path: Vec<PathFigure>,
-}
-
 /// One way and one size.
 #[derive(Debug, Serialize)]
-struct PathFigure {
+pub(super) struct PathFigure {
     way: &'static str,
     frame: &'static str,
     frame_bytes: usize,
@@ -40,22 +28,8 @@ struct PathFigure {
     cpu_ratio: f64,
 }
 
-impl Report {
-    pub(super) fn new(machine: &str, path: &[Series]) -> Self {
-        Self {
-            machine: machine.to_owned(),
-            unix_time: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-            netback: env!("CARGO_PKG_VERSION"),
-            grant_copy: "simulated: a memcpy",
-            path: path.iter().map(PathFigure::of).collect(),
-        }
-    }
-}
-
 impl PathFigure {
-    fn of(series: &Series) -> Self {
+    pub(super) fn of(series: &Series) -> Self {
         let median_of = |figure: &dyn Fn(&(Cost, Cost)) -> f64| {
             median(series.rounds.iter().map(figure).collect())
         };
@@ -79,7 +53,7 @@ impl PathFigure {
 }
 
 /// What stands above the rows of the packet path.
-pub(super) fn head(out: &mut impl Write, machine: &str, rounds: usize) -> io::Result<()> {
+pub(in crate::bench) fn head(out: &mut impl Write, machine: &str, rounds: usize) -> io::Result<()> {
     writeln!(
         out,
         "netback bench: the packet path against its own tap, with one queue and one worker.\n\
@@ -91,7 +65,7 @@ pub(super) fn head(out: &mut impl Write, machine: &str, rounds: usize) -> io::Re
 }
 
 /// One row.
-pub(super) fn row(out: &mut impl Write, series: &Series) -> io::Result<()> {
+pub(in crate::bench) fn row(out: &mut impl Write, series: &Series) -> io::Result<()> {
     let figure = PathFigure::of(series);
     writeln!(
         out,
@@ -110,7 +84,7 @@ pub(super) fn row(out: &mut impl Write, series: &Series) -> io::Result<()> {
 }
 
 /// What stands below.
-pub(super) fn foot(out: &mut impl Write) -> io::Result<()> {
+pub(in crate::bench) fn foot(out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "\nTimes are for one frame. RATIO is the backend's speed beside the bare loop's: on the clock, and by processor\n\

@@ -97,6 +97,46 @@ fn what_is_beyond_the_rate_waits_in_the_ring() {
     world.finish_empty();
 }
 
+/// The rate is the vif's, and a change of it reaches every queue.
+#[test]
+fn one_rate_for_all_queues() {
+    let world = World::smp();
+    let vif = world.create_as(1, with_rate(CRAWL));
+    world.wait_init(&vif);
+    world.run_script(&vif);
+    let options = FrontendOptions {
+        queues: 4,
+        ..linux()
+    };
+    let mut netfront = world.frontend(&vif, options);
+    netfront.connect(PATIENCE).unwrap();
+    for queue in 0..4 {
+        for _ in 0..100 {
+            netfront
+                .send_on(queue, &[0xff; 1_000], Checksum::Complete)
+                .unwrap();
+        }
+    }
+    netfront.flush();
+    let at_once = BURST.div_ceil(1_000);
+    wait_answered(&mut netfront, at_once);
+    for _ in 0..50 {
+        netfront.kick();
+        netfront.flush();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Queues that look at the same moment see the same credit, for a frame each.
+    let taken = netfront.stats().tx_okay;
+    assert!((at_once..=at_once + 4).contains(&taken), "{taken}");
+    remove_rate(&world, &vif);
+    wait_answered(&mut netfront, 400);
+    let status = world.vif_status(&vif).unwrap();
+    let by_queue: Vec<_> = status.by_queue.iter().map(|q| q.tx.packets).collect();
+    assert_eq!(by_queue, [100; 4]);
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}
+
 #[test]
 fn a_limited_guest_still_receives() {
     let world = World::new();

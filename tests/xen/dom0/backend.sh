@@ -21,6 +21,16 @@ backend_stop() {
     esac
 }
 
+# backend_queues [COUNT]: how many queues the backend offers for a vif, from its next start on; without a count, by its default: as many as dom0 has
+# CPUs, which is one.
+backend_queues() {
+    mkdir -p /etc/netback
+    rm -f /etc/netback/netback.toml "$rig/kernel-options"
+    [ -n "${1:-}" ] || return 0
+    echo "max-queues = $1" >/etc/netback/netback.toml
+    echo "max_queues=$1" >"$rig/kernel-options"
+}
+
 backend_runs() {
     case $backend in
     kernel) [ -d /sys/module/xen_netback ] ;;
@@ -29,9 +39,12 @@ backend_runs() {
 }
 
 kernel_backend_load() {
-    local module
+    local module options
     while read -r module; do
-        [ -d "/sys/module/${module//-/_}" ] || insmod "/modules/$module.ko" || fail "cannot load $module"
+        options=
+        if [ "$module" = xen-netback ]; then options=$(cat "$rig/kernel-options" 2>/dev/null) || true; fi
+        # shellcheck disable=SC2086 # no option is no word
+        [ -d "/sys/module/${module//-/_}" ] || insmod "/modules/$module.ko" $options || fail "cannot load $module"
     done </modules/order-netback
 }
 
@@ -75,8 +88,9 @@ daemon_stop() {
     [ "$status" = 0 ] || fail "the daemon ended with status $status after SIGTERM"
 }
 
-# No matter how.
+# No matter how, and the next one starts as by default.
 backend_kill() {
+    backend_queues
     case $backend in
     kernel) rmmod xen_netback 2>/dev/null || true ;;
     netback)

@@ -60,7 +60,8 @@ not() {
 
 # ---- guests --------------------------------------------------------------------------------------------------------------------
 
-# guest_config NAME TYPE NUMBER [MORE_VIF_KEYS]: writes the xl configuration; the guest gets 192.0.2.NUMBER and a MAC that ends in NUMBER.
+# guest_config NAME TYPE NUMBER [MORE_VIF_KEYS]: writes the xl configuration; the guest gets 192.0.2.NUMBER, a MAC that ends in NUMBER, and one vCPU
+# (or $guest_vcpus).
 guest_config() {
     local name=$1 type=$2 number=$3 keys=${4:-}
     cat >"$rig/$name.cfg" <<END
@@ -69,7 +70,7 @@ type = "$type"
 kernel = "/guest/vmlinux"
 ramdisk = "/guest/initrd"
 memory = 256
-vcpus = 1
+vcpus = ${guest_vcpus:-1}
 vif = ["mac=$(mac "$number"),bridge=$bridge${keys:+,$keys}"]
 extra = "console=hvc0 quiet addr=$(address "$number")/25"
 on_poweroff = "destroy"

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`tap`] | create, re-attach, configure, read, write and remove a tap |
 //! | [`link`] | settings of any network interface, by name |
+//! | [`monitor`] | which network interfaces have changed |
 //! | [`inject`] | frames for the reader of a tap, in benchmarks and tests |
 //! | [`mac`] | Ethernet addresses |
 //! | [`mod@env`] | the environment and arguments with which libxl calls a vif script |
@@ -19,6 +20,7 @@ pub mod env;
 pub mod inject;
 pub mod link;
 pub mod mac;
+pub mod monitor;
 mod netlink;
 pub mod run;
 pub mod script;
@@ -28,6 +30,7 @@ pub mod tap;
 pub use env::{ScriptCommand, ScriptEnv};
 pub use inject::Injector;
 pub use mac::MacAddr;
+pub use monitor::LinkMonitor;
 pub use run::{ScriptProgress, ScriptRun};
 pub use script::{ScriptExit, ScriptState};
 pub use tap::{Tap, TapError, TapOffload, TapOptions};

@@ -58,6 +58,28 @@ pub fn exists(name: &str) -> io::Result<bool> {
     }
 }
 
+/// What an administrator may change about an interface at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in its network namespace.
+    pub index: u32,
+    /// Its MTU in bytes, without the Ethernet header.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+}
+
+/// The interface as it is now.
+pub fn look(name: &str) -> io::Result<Link> {
+    let socket = socket()?;
+    let (socket, request) = (socket.as_fd(), IfReq::named(name)?);
+    Ok(Link {
+        index: unsigned(sys::index(socket, request)?)?,
+        mtu: unsigned(sys::mtu(socket, request)?)?,
+        up: sys::flags(socket, request)? & IFF_UP != 0,
+    })
+}
+
 /// The interface's index (positive).
 pub fn index(name: &str) -> io::Result<u32> {
     unsigned(sys::index(socket()?.as_fd(), IfReq::named(name)?)?)

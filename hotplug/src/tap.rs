@@ -289,6 +289,11 @@ impl Tap {
         self.at_link(link::mtu)
     }
 
+    /// The interface as it is set now, by whoever may have changed it.
+    pub fn link(&self) -> io::Result<link::Link> {
+        self.at_link(link::look)
+    }
+
     /// Sets the interface's MTU.
     pub fn set_mtu(&self, mtu: u32) -> Result<(), TapError> {
         self.at_link(move |name| link::set_mtu(name, mtu))

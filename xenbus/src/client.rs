@@ -88,6 +88,20 @@ impl Client {
         self.watch_with(path, token, Coalesce::Devices)
     }
 
+    /// As [`Client::watch`], for a directory of which only `nodes` are of interest:
+    /// events tell them apart, and there are none for others ([`Coalesce::Nodes`]).
+    ///
+    /// # Errors
+    /// As for [`Client::watch`].
+    pub fn watch_nodes(
+        &self,
+        path: &str,
+        token: &str,
+        nodes: &'static [&'static str],
+    ) -> io::Result<()> {
+        self.watch_with(path, token, Coalesce::Nodes(nodes))
+    }
+
     fn watch_with(&self, path: &str, token: &str, coalesce: Coalesce) -> io::Result<()> {
         // Registered first: the initial event may overtake the reply.
         self.shared

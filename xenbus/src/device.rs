@@ -103,6 +103,25 @@ pub fn clear_hotplug_status(store: &impl Xs, device: DevicePath) -> io::Result<(
     remove(store, &device.key(Key::HotplugStatus))
 }
 
+/// Writes the MTU into the frontend's `mtu` node, by which the toolstack tells the guest
+/// of it: the node is the backend's own, and a toolstack that does not make it does not
+/// want it.
+///
+/// # Errors
+/// That of the store.
+pub fn follow_mtu<S>(store: &S, frontend: FrontendPath, mtu: &str) -> io::Result<Written>
+where
+    S: XsTransaction,
+    S::Span: XsTransactionSpan,
+{
+    let node = frontend.node(Key::Mtu.name());
+    transact(store, |t| match optional(t, &node)? {
+        None => Ok(Written::Gone),
+        Some(text) if &*text == mtu => Ok(Written::Unchanged),
+        Some(_) => t.write(&node, mtu).map(|()| Written::Done),
+    })
+}
+
 /// Reads the frontend's state. A node that the guest made unreadable is
 /// [`FrontendState::Nonsense`], a missing one [`FrontendState::Absent`].
 ///

@@ -5,8 +5,9 @@
 //! us (XSA-349). An event carries no value, only "look again", so equal events are
 //! kept once; and what counts as equal is decided by the watch ([`Coalesce`]), not
 //! by the path that a guest chose. The queue therefore never holds more than one
-//! event for each watch, or for each known key of each device under the backend
-//! root, which only the toolstack can create.
+//! event for each watch and each node that the watch tells apart: a list that is
+//! ours, or the known keys of the devices under the backend root, which only the
+//! toolstack can create.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -33,6 +34,9 @@ pub enum Coalesce {
     /// a device, or for anything else in the device, the guest or the root
     /// ([`Subject`]).
     Devices,
+    /// Those for the same of these nodes in the watched directory, and those for the
+    /// directory itself. For other nodes there are none.
+    Nodes(&'static [&'static str]),
 }
 
 #[derive(Debug)]
@@ -95,6 +99,11 @@ impl EventQueue {
         let path = match watch.coalesce {
             Coalesce::Watched => watch.path.clone(),
             Coalesce::Devices => Subject::of(path).path(),
+            Coalesce::Nodes(nodes) => match node_of(&watch.path, path) {
+                None => watch.path.clone(),
+                Some(node) if nodes.contains(&node) => format!("{}/{node}", watch.path),
+                Some(_) => return,
+            },
         };
         let event = WatchEvent {
             path,
@@ -126,6 +135,13 @@ impl EventQueue {
     pub const fn unwanted(&self) -> u64 {
         self.unwanted
     }
+}
+
+/// The node of the directory `root` that `path`, which is covered by it, is or lies
+/// below; `None` for `root` itself.
+fn node_of<'a>(root: &str, path: &'a str) -> Option<&'a str> {
+    let rest = path.strip_prefix(root)?.strip_prefix('/')?;
+    rest.split('/').next()
 }
 
 /// Whether `path` is `root` or below it.

@@ -108,3 +108,31 @@ fn special_watches_and_the_root_are_watches_too() {
     queue.push("/local/domain/1", "all");
     assert_eq!(queue.len(), 2);
 }
+
+/// A guest owns its directory and may write there what it likes.
+#[test]
+fn of_a_directory_only_the_nodes_of_interest_are_told() {
+    let mut queue = EventQueue::new();
+    let dir = "/local/domain/7/device/vif/0";
+    queue.register(dir, "front", Coalesce::Nodes(&["state", "xdp-headroom"]));
+    for n in 0..100_000 {
+        queue.push(&format!("{dir}/{n}"), "front");
+        queue.push(&format!("{dir}/state-{n}"), "front");
+        queue.push(&format!("{dir}/queue-{n}/state"), "front");
+        queue.push(&format!("{dir}/state/{n}"), "front");
+        queue.push(&format!("{dir}/xdp-headroom"), "front");
+        queue.push(&format!("{dir}/"), "front");
+    }
+    assert_eq!(queue.unwanted(), 0);
+    let state = format!("{dir}/state");
+    let headroom = format!("{dir}/xdp-headroom");
+    queue.push(dir, "front");
+    let paths: Vec<_> = drain(&mut queue)
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(paths, [state, headroom, dir.to_owned()]);
+    // An event beside the directory is nobody's.
+    queue.push("/local/domain/7/device/vif/01", "front");
+    assert_eq!((queue.len(), queue.unwanted()), (0, 1));
+}

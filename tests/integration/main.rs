@@ -22,8 +22,12 @@ mod hostile;
 mod hotplug;
 /// Rates: what the guest transmits, and what it receives.
 mod limits;
+/// Link state and MTU.
+mod link;
 /// Toolstacks that write what cannot be served.
 mod malformed;
+/// Multicast control.
+mod multicast;
 /// Several queues of one vif.
 mod queues;
 /// Drivers that go and come back.
@@ -34,3 +38,5 @@ mod restart;
 mod stalls;
 /// What `netback status` tells.
 mod status;
+/// XDP headroom.
+mod xdp;

@@ -285,6 +285,9 @@ pub enum Action {
     SetState(XenbusState),
     /// Read the frontend's keys and have a worker map the rings.
     ConnectQueues,
+    /// Read what a frontend may change in Reconfiguring (`xdp-headroom`) and keep to it;
+    /// a value that is none is an [`Event::PeerFault`].
+    Reconfigure,
     /// Have the worker stop and give everything of the guest back.
     DisconnectQueues,
     /// Read `hotplug-status` now and report it as [`Event::Hotplug`]; report later

@@ -72,6 +72,12 @@ pub struct VifStatus {
     pub bridge: Option<String>,
     /// The tap's MTU in bytes.
     pub mtu: Option<u32>,
+    /// Whether the guest is told that its link is up (the node `carrier`); null while there is no tap.
+    pub carrier: Option<bool>,
+    /// Why it is told that it is not.
+    pub carrier_reason: Option<String>,
+    /// Addresses in the guest's multicast list; null while it is not connected.
+    pub multicast_addresses: Option<usize>,
     /// What the guest transmits.
     pub tx: DirectionStatus,
     /// What the guest receives.
@@ -95,7 +101,7 @@ pub struct QueueStatus {
 #[serde(default)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is one negotiated feature of the netif protocol"
+    reason = "nearly each is one negotiated feature of the netif protocol"
 )]
 pub struct Features {
     /// Frames of several slots towards the guest (`feature-sg`).
@@ -110,8 +116,11 @@ pub struct Features {
     pub csum_v6: bool,
     /// An event channel for each direction (`feature-split-event-channels`).
     pub split_event_channels: bool,
-    /// A multicast filter (`feature-multicast-control`).
+    /// Multicast frames to addresses that are not in the guest's list are kept from it
+    /// (`request-multicast-control`).
     pub multicast_control: bool,
+    /// Bytes left free before the data in each of the guest's rx buffers (`xdp-headroom`); 0 without an XDP program.
+    pub xdp_headroom: u16,
     /// A control ring (`feature-ctrl-ring`).
     pub ctrl_ring: bool,
 }

@@ -27,6 +27,8 @@ const HEAD: [&str; 9] = [
 /// Columns whose text is set to the right, being numbers.
 const RIGHT: [bool; 9] = [false, false, false, true, false, true, true, true, true];
 const GAP: &str = "  ";
+/// Ethernet's own MTU, not worth a word.
+const ORDINARY_MTU: u32 = 1500;
 
 /// The whole table, ready to print.
 #[must_use]
@@ -148,11 +150,11 @@ fn features(f: Features) -> String {
         (f.multicast_control, "mcast"),
         (f.ctrl_ring, "ctrl"),
     ];
-    let on: Vec<_> = all
-        .iter()
-        .filter(|(on, _)| *on)
-        .map(|(_, name)| *name)
-        .collect();
+    let on = all.into_iter().filter(|(on, _)| *on);
+    let mut on: Vec<_> = on.map(|(_, name)| name.to_owned()).collect();
+    if f.xdp_headroom > 0 {
+        on.push(format!("xdp{}", f.xdp_headroom));
+    }
     if on.is_empty() {
         "-".to_owned()
     } else {
@@ -185,6 +187,7 @@ fn notes(out: &mut String, vif: &VifStatus) {
     if let Some(control) = &vif.control {
         configured(out, control);
     }
+    link(out, vif);
     limits(out, vif);
     direction(out, "tx", &vif.tx);
     direction(out, "rx", &vif.rx);
@@ -208,6 +211,25 @@ fn configured(out: &mut String, control: &ControlStatus) {
     }
     if control.static_grants > 0 {
         note(out, &format!("{} static grants", control.static_grants));
+    }
+}
+
+/// What is not as usual about the link of a connected guest.
+fn link(out: &mut String, vif: &VifStatus) {
+    if vif.queues == 0 {
+        return;
+    }
+    if vif.carrier == Some(false) {
+        let reason = vif.carrier_reason.as_deref().unwrap_or_default();
+        note(out, &format!("link down: {}", printable(reason, 200)));
+    }
+    match vif.mtu {
+        None | Some(ORDINARY_MTU) => {}
+        Some(mtu @ ORDINARY_MTU..) if !vif.features.sg => {
+            let limit = "but the guest takes frames of one page at most (no sg)";
+            note(out, &format!("mtu {mtu}, {limit}"));
+        }
+        Some(mtu) => note(out, &format!("mtu {mtu}")),
     }
 }
 

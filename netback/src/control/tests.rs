@@ -29,6 +29,8 @@ fn sample() -> Status {
         script: Some("/etc/xen/scripts/vif-bridge".into()),
         bridge: Some("xenbr0".into()),
         mtu: Some(1500),
+        carrier: Some(true),
+        multicast_addresses: Some(3),
         tx: DirectionStatus {
             packets: 1_234_567,
             bytes: 4_402_341_478,

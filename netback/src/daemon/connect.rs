@@ -18,7 +18,6 @@ use super::host::Host;
 use super::vif::Vif;
 use crate::vif::control::View;
 use crate::vif::negotiate::{MAX_QUEUES, Negotiated, OFFER, negotiate};
-use crate::vif::offload::Offloads;
 use crate::worker::{Command, ConnectRequest, ControlRequest, WorkerId};
 
 /// A connection that can begin: what each worker is to be sent.
@@ -86,7 +85,7 @@ impl Vif {
     fn share_out(&mut self, negotiated: Negotiated, host: &mut Host) -> Result<Prepared, String> {
         let count = negotiated.queues.count();
         let tap = self.tap.as_ref().ok_or("the device has no tap")?;
-        tap.set_offload(tap_offload(negotiated.features.offloads))
+        tap.set_offload(tap_offload(&negotiated))
             .map_err(|error| error.to_string())?;
         let further: Vec<Tap> = (1..count)
             .map(|_| tap.attach_queue())
@@ -95,6 +94,7 @@ impl Vif {
         self.counters
             .resize_with(count.max(self.counters.len()), Arc::default);
 
+        let live = Arc::new(self.new_live(negotiated.requests));
         let assigned = host.assign(self.path, count);
         let control = match negotiated.queues.control() {
             None => None,
@@ -122,6 +122,7 @@ impl Vif {
                 tap,
                 limits: Arc::clone(&self.limits.buckets),
                 stall: host.config.limits.stall,
+                live: Arc::clone(&live),
                 counters: Arc::clone(counters),
                 control: control.as_ref().map(|(view, keys, peers)| ControlRequest {
                     view: Arc::clone(view),
@@ -133,6 +134,7 @@ impl Vif {
         Ok(Prepared {
             connection: Connection::new(
                 negotiated,
+                live,
                 assigned,
                 further,
                 control.map(|(view, ..)| view),
@@ -186,9 +188,11 @@ impl Vif {
     }
 }
 
-/// What the tap may deliver. It has one switch for the checksums of both protocols; a blank one
-/// that the frontend cannot take is computed on the way.
-fn tap_offload(offloads: Offloads) -> TapOffload {
+/// What the tap may deliver at the moment. It has one switch for the checksums of both protocols;
+/// a blank one that the frontend cannot take is computed on the way.
+pub(super) fn tap_offload(negotiated: &Negotiated) -> TapOffload {
+    let headroom = negotiated.requests.headroom;
+    let offloads = headroom.limit(negotiated.features.offloads);
     TapOffload {
         csum: offloads.csum_v4 || offloads.csum_v6,
         tso4: offloads.gso_v4,

@@ -13,7 +13,7 @@ use xenbus::backend::Event;
 
 use crate::vif::control::View;
 use crate::vif::negotiate::Negotiated;
-use crate::vif::{Fault, Flow};
+use crate::vif::{Fault, Flow, Live};
 use crate::worker::{QueueId, What, WorkerId};
 
 /// Queue pairs that workers have, or were asked to take.
@@ -22,6 +22,8 @@ pub(super) struct Connection {
     pub(super) negotiated: Negotiated,
     /// What can be seen of its control ring.
     pub(super) control: Option<Arc<View>>,
+    /// What the queue pairs look at as they go.
+    pub(super) live: Arc<Live>,
     queues: Vec<Queue>,
     course: Course,
     /// The queues of the tap beyond its first. They are closed with the connection: a tap's queue
@@ -82,6 +84,7 @@ impl Connection {
     /// but the first of them.
     pub(super) fn new(
         negotiated: Negotiated,
+        live: Arc<Live>,
         assigned: Vec<(QueueId, WorkerId)>,
         tap_queues: Vec<Tap>,
         control: Option<Arc<View>>,
@@ -95,6 +98,7 @@ impl Connection {
         Self {
             negotiated,
             control,
+            live,
             queues: assigned.into_iter().map(queue).collect(),
             course: Course::Up,
             _tap_queues: tap_queues,

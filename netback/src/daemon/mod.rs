@@ -13,6 +13,7 @@
 //! | `host` | what the devices share |
 //! | `limits` | rates |
 //! | `stall` | guests that do not take what comes for them |
+//! | `live` | multicast, XDP, link state, MTU: what may change |
 //! | `store` | the connection to xenstored, lost and found |
 //! | `timers` | what is due when |
 //! | `orphans` | taps of devices that are gone |
@@ -26,6 +27,7 @@ mod connect;
 mod connection;
 mod host;
 mod limits;
+mod live;
 mod orphans;
 mod perform;
 mod script;
@@ -37,12 +39,15 @@ mod vif;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Token, Waker};
+use hotplug::LinkMonitor;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
 use xen_ring::Hypervisor;
 use xenbus::backend::Event;
 use xenbus::path::Subject;
@@ -60,7 +65,9 @@ use vif::Vif;
 
 const STORE: Token = Token(0);
 const WAKER: Token = Token(1);
-const CONTROL: Token = Token(2);
+const LINKS: Token = Token(2);
+/// The control socket's, and those of its clients from here on.
+const CONTROL: Token = Token(3);
 const EVENTS_PER_POLL: usize = 64;
 const WATCH_EVENTS_PER_ROUND: usize = 64;
 
@@ -69,6 +76,7 @@ pub struct Daemon {
     poll: Poll,
     host: Host,
     control: Server,
+    links: LinkMonitor,
     scanner: Scanner,
     vifs: BTreeMap<DevicePath, Vif>,
     /// Forgotten here, but not yet by the scanner: that takes a look at the store.
@@ -100,6 +108,9 @@ pub enum DaemonError {
     /// No control socket.
     #[error(transparent)]
     Control(#[from] BindError),
+    /// No word of changes to taps.
+    #[error("cannot listen to the kernel over rtnetlink: {0}")]
+    Links(#[source] io::Error),
     /// The event loop.
     #[error("the event loop failed: {0}")]
     Loop(#[source] io::Error),
@@ -123,6 +134,14 @@ impl Daemon {
         control
             .register(poll.registry(), CONTROL)
             .map_err(DaemonError::Loop)?;
+        let links = LinkMonitor::new().map_err(DaemonError::Links)?;
+        poll.registry()
+            .register(
+                &mut SourceFd(&links.as_fd().as_raw_fd()),
+                LINKS,
+                Interest::READABLE,
+            )
+            .map_err(DaemonError::Links)?;
         let workers = Workers::start(config.worker_count(), hypervisor, &waker)?;
         let (store, domid) =
             Store::open(connect, registry()?, STORE).map_err(DaemonError::Store)?;
@@ -135,6 +154,7 @@ impl Daemon {
             poll,
             host,
             control,
+            links,
             scanner: Scanner::new(),
             vifs: BTreeMap::new(),
             to_forget: Vec::new(),
@@ -214,6 +234,7 @@ impl Daemon {
                     self.reported(report);
                 }
             }
+            LINKS => self.links_changed(),
             token if self.control.owns(token) => {
                 let Self {
                     control,
@@ -240,6 +261,26 @@ impl Daemon {
             && let Err(error) = client.poll_events()
         {
             self.host.store.lost(&error);
+        }
+    }
+
+    /// Somebody has changed network interfaces: taps, perhaps.
+    fn links_changed(&mut self) {
+        let changed = match self.links.changed() {
+            Ok(changed) => changed,
+            Err(error) => {
+                tracing::error!(%error, "changes to network interfaces cannot be heard of");
+                return;
+            }
+        };
+        let concerned: Vec<_> = self
+            .vifs
+            .iter()
+            .filter(|(_, vif)| vif.is_concerned(&changed))
+            .map(|(path, _)| *path)
+            .collect();
+        for path in concerned {
+            self.with_vif(path, Vif::follow_tap);
         }
     }
 
@@ -279,11 +320,7 @@ impl Daemon {
                 let changes = client.map(|client| scanner.on_event(client, &event.path));
                 self.changed(changes);
             } else if let Subject::Device(path) = Subject::of(&event.token) {
-                self.with_vif(path, |vif, host| {
-                    if let Some(event) = vif.read_frontend(host) {
-                        vif.feed(event, host);
-                    }
-                });
+                self.with_vif(path, |vif, host| vif.frontend_changed(&event.path, host));
             }
         }
         true

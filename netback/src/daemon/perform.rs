@@ -11,6 +11,7 @@ use xenbus::backend::{Action, Event, HotplugStatus, Phase};
 use xenbus::{XenbusState, device};
 
 use super::host::Host;
+use super::live::CARRIER;
 use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
 use super::vif::Vif;
@@ -35,10 +36,13 @@ impl Vif {
             }
             Action::Advertise => {
                 let queues = self.offered_queues(host).to_string();
-                let keys = [ADVERTISED, &[(OFFER, queues.as_str())]].concat();
+                let carrier = self.carrier_text();
+                let own = [(OFFER, queues.as_str()), (CARRIER, carrier)];
+                let keys = [ADVERTISED, &own].concat();
                 let done = host.store.ask(path, "write the features", |c| {
                     device::write_keys(c, path, &keys)
                 });
+                self.carrier_told = done.map(|_| carrier);
                 self.again_unless(done.is_some(), host);
                 None
             }
@@ -51,6 +55,7 @@ impl Vif {
                 None
             }
             Action::ConnectQueues => self.connect(host),
+            Action::Reconfigure => self.follow_requests(host),
             Action::DisconnectQueues => self.disconnect(host),
             Action::ReadHotplugStatus => {
                 if !std::mem::replace(&mut self.wait_noticed, true) {
@@ -98,7 +103,7 @@ impl Vif {
 
     /// What the store refused (for a quota, say) is written again later. A lost connection sees
     /// to that itself.
-    fn again_unless(&mut self, done: bool, host: &mut Host) {
+    pub(super) fn again_unless(&mut self, done: bool, host: &mut Host) {
         let refused = !done && host.store.client().is_some();
         if refused && !std::mem::replace(&mut self.resync_due, true) {
             host.set_timer(Instant::now() + STORE_PATIENCE, Due::Resync(self.path));
@@ -115,6 +120,24 @@ impl Vif {
             .map(Event::Frontend)
     }
 
+    /// One of the frontend's nodes that are watched has changed, or its directory as a whole.
+    pub(super) fn frontend_changed(&mut self, node: &str, host: &mut Host) {
+        let Some(frontend) = self.frontend else {
+            return;
+        };
+        let whole = node == frontend.dir();
+        if (whole || node == frontend.state())
+            && let Some(event) = self.read_frontend(host)
+        {
+            self.feed(event, host);
+        }
+        if node != frontend.state()
+            && let Some(event) = self.follow_requests(host)
+        {
+            self.feed(event, host);
+        }
+    }
+
     /// What the hotplug script says now: in the store, or by its exit status.
     pub(super) fn read_hotplug(&mut self, host: &mut Host) -> Option<Event> {
         let path = self.path;
@@ -129,7 +152,7 @@ impl Vif {
         Some(Event::Hotplug(status))
     }
 
-    /// Watches the frontend's state, which makes for a first event.
+    /// Watches the frontend, which makes for a first event.
     pub(super) fn watch_frontend(&mut self, host: &mut Host) -> Option<Event> {
         let (path, frontend) = (self.path, self.frontend?);
         if self.frontend_watched {
@@ -159,10 +182,11 @@ impl Vif {
                     tracing::warn!(vif = %name, "the tap that the former backend used is not here; a new one is made, and nothing plugs it in: detach and attach the vif, or run its script");
                 }
                 tracing::debug!(vif = %name, created = tap.created(), "tap ready");
+                self.tap_link = tap.link().ok();
                 self.tap = Some(tap);
                 // As with any network card, no carrier until somebody is at the other end. A guest
                 // that a former backend left connected most likely is.
-                if self.own_state != XenbusState::Connected {
+                if !self.was_left_connected() {
                     self.carrier(false);
                 }
                 Event::NetifCreated
@@ -194,9 +218,11 @@ impl Vif {
         }
     }
 
-    /// Shows the host whether there is somebody at the other end. Linux before 5.0 has no way to
-    /// say so for a tap, and does without.
+    /// Shows the host whether there is somebody at the other end: a guest that takes what comes for
+    /// it, with its cable in.
+    /// Linux before 5.0 has no way to say so for a tap, and does without.
     pub(super) fn carrier(&self, carrier: bool) {
+        let carrier = carrier && !self.is_cut() && !self.is_stalled();
         if let Some(tap) = &self.tap
             && let Err(error) = tap.set_carrier(carrier)
         {
@@ -225,7 +251,7 @@ impl Vif {
             let token = frontend_token(self.path);
             host.store
                 .ask(self.path, "end the watch on the frontend", |c| {
-                    c.unwatch(&frontend.state(), &token)
+                    c.unwatch(&frontend.dir(), &token)
                 });
         }
     }
@@ -247,6 +273,8 @@ impl Vif {
             return;
         }
         self.follow_rate(host);
+        self.carrier_told = None;
+        self.publish_carrier(host);
         // The toolstack's 5 is not to be written over.
         if !closing {
             if self.own_state == XenbusState::InitWait {

@@ -24,7 +24,7 @@ impl Vif {
             self.machine.phase(),
             Phase::AwaitHotplug | Phase::Connected | Phase::Reconfigured
         ) {
-            self.carrier(!stalled);
+            self.carrier(true);
         }
         // A guest can stall and go on as often as it likes.
         let Some(suppressed) = self.log_limit.allow(Instant::now()) else {

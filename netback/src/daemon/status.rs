@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use xenbus::{DevicePath, DomId};
 
+use super::connection::Connection;
 use super::host::Host;
 use super::stall;
 use super::vif::Vif;
@@ -14,7 +15,6 @@ use crate::control::model::{
 };
 use crate::vif::control::View;
 use crate::vif::control::hash::HashType;
-use crate::vif::negotiate::Negotiated;
 use crate::vif::{DirectionCounters, QueueCounters, Rate};
 
 pub(super) fn status(
@@ -38,13 +38,10 @@ pub(super) fn status(
 }
 
 fn vif_status(vif: &Vif) -> VifStatus {
-    let negotiated = vif
-        .connection
-        .as_ref()
-        .map(|connection| &connection.negotiated);
     let connection = vif.connection.as_ref();
     let control = connection.and_then(|connection| connection.control.as_deref());
     let tap = vif.tap.as_ref();
+    let link = tap.and_then(|tap| tap.link().ok());
     let by_queue: Vec<_> = vif
         .counters
         .iter()
@@ -62,14 +59,17 @@ fn vif_status(vif: &Vif) -> VifStatus {
         state: vif.machine.phase().name().to_owned(),
         reason: reason(vif),
         hotplug_status: vif.facts.hotplug_status.clone(),
-        queues: negotiated.map_or(0, |negotiated| {
-            u16::try_from(negotiated.queues.count()).unwrap_or(u16::MAX)
+        queues: connection.map_or(0, |connection| {
+            u16::try_from(connection.negotiated.queues.count()).unwrap_or(u16::MAX)
         }),
-        features: negotiated.map(features).unwrap_or_default(),
+        features: connection.map(features).unwrap_or_default(),
         control: control.map(control_status),
         script: vif.facts.script.clone(),
         bridge: vif.facts.bridge.clone(),
-        mtu: tap.and_then(|tap| tap.mtu().ok()),
+        mtu: link.map(|link| link.mtu),
+        carrier: link.map(|_| vif.has_link()),
+        carrier_reason: link.and_then(|_| vif.link_reason()),
+        multicast_addresses: connection.map(|connection| connection.live.multicast.len()),
         tx: limited(sum(by_queue.iter().map(|queue| &queue.tx)), vif.limits.tx()),
         rx: limited(sum(by_queue.iter().map(|queue| &queue.rx)), vif.limits.rx()),
         by_queue,
@@ -84,7 +84,8 @@ fn reason(vif: &Vif) -> Option<String> {
     reason.map(str::to_owned)
 }
 
-fn features(negotiated: &Negotiated) -> Features {
+fn features(connection: &Connection) -> Features {
+    let negotiated = &connection.negotiated;
     let offloads = negotiated.features.offloads;
     Features {
         sg: negotiated.features.sg,
@@ -94,7 +95,8 @@ fn features(negotiated: &Negotiated) -> Features {
         csum_v6: offloads.csum_v6,
         split_event_channels: negotiated.queues.are_split(),
         ctrl_ring: negotiated.queues.control().is_some(),
-        ..Features::default()
+        multicast_control: connection.live.multicast.is_applied(),
+        xdp_headroom: connection.live.headroom().bytes(),
     }
 }
 

@@ -14,6 +14,8 @@ use xenbus::path::BACKEND_ROOT;
 use xenbus::reconnect::Backoff;
 use xenbus::{Client, DevicePath, DomId, FrontendPath, is_disconnected};
 
+use crate::vif::negotiate::LIVE_KEYS;
+
 /// How the daemon gets a connection: to xenstored, or to the demo's own store.
 pub type Connect = Box<dyn Fn() -> io::Result<Client> + Send>;
 
@@ -139,13 +141,17 @@ pub(super) fn frontend_token(device: DevicePath) -> String {
     device.dir()
 }
 
-/// Watches a frontend's state. The watch fires at once.
+/// The nodes of a frontend that may change at any time.
+const FRONTEND_NODES: &[&str] = &["state", LIVE_KEYS[0], LIVE_KEYS[1], LIVE_KEYS[2]];
+
+/// Watches a frontend: one watch for all its nodes, as a driver domain may have 128 watches only.
+/// It fires at once.
 pub(super) fn watch_frontend(
     client: &Client,
     device: DevicePath,
     frontend: FrontendPath,
 ) -> io::Result<()> {
-    match client.watch(&frontend.state(), &frontend_token(device)) {
+    match client.watch_nodes(&frontend.dir(), &frontend_token(device), FRONTEND_NODES) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }

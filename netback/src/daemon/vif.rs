@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hotplug::Tap;
+use hotplug::link::Link;
 use xenbus::backend::{Device, Event, Phase};
 use xenbus::device::{Probe, optional};
 use xenbus::{Client, DevicePath, FrontendPath, XenbusState, Xs};
@@ -38,6 +39,10 @@ pub(super) struct Vif {
     pub(super) frontend: Option<FrontendPath>,
     pub(super) facts: Facts,
     pub(super) tap: Option<Tap>,
+    /// The tap as it was when it was last looked at.
+    pub(super) tap_link: Option<Link>,
+    /// What our node `carrier` says, as far as is known.
+    pub(super) carrier_told: Option<&'static str>,
     pub(super) connection: Option<Connection>,
     /// By queue pair, over all connections of the device's life.
     pub(super) counters: Vec<Arc<QueueCounters>>,
@@ -89,6 +94,8 @@ impl Vif {
             frontend: probe.frontend.clone().ok(),
             facts: facts.unwrap_or_default(),
             tap: None,
+            tap_link: None,
+            carrier_told: None,
             connection: None,
             counters: Vec::new(),
             limits: VifLimits::new(&host.config),
@@ -118,7 +125,7 @@ impl Vif {
             for action in self.machine.handle(event) {
                 events.extend(self.perform(*action, host));
             }
-            self.follow_carrier(before);
+            self.follow_carrier(before, host);
             self.log_change(before);
         }
     }
@@ -162,9 +169,14 @@ impl Vif {
 
     /// The carrier goes up with the rings: not with the worker's word, which may come late, when
     /// the device is closing. It was left up for a guest that seemed to be connected and is not.
-    fn follow_carrier(&self, before: Phase) {
+    fn follow_carrier(&mut self, before: Phase, host: &mut Host) {
         match (before, self.machine.phase()) {
-            (Phase::Connecting, Phase::AwaitHotplug) => self.carrier(true),
+            (Phase::Connecting, Phase::AwaitHotplug) => {
+                self.carrier(true);
+                self.publish_carrier(host);
+            }
+            // A script may have changed the tap, and a guest may have waited for it.
+            (Phase::AwaitHotplug, Phase::Connected) => self.follow_tap(host),
             (Phase::Connecting, Phase::Failed) => self.carrier(false),
             (Phase::Adopted, after) if !matches!(after, Phase::Adopted | Phase::Connecting) => {
                 self.carrier(false);

@@ -97,6 +97,10 @@ pub enum DropReason {
     BadOffload,
     /// tx: the checksum was left blank in a frame whose headers do not say where it belongs.
     NoChecksumPlace,
+    /// tx: the guest wants an address in its multicast list, which is full.
+    MulticastListFull,
+    /// tx: the guest's link is down by the toolstack's will.
+    LinkDown,
     /// Both: Xen refused to copy from or to the guest's page.
     GrantCopy,
     /// tx: the tap is administratively down.
@@ -115,17 +119,21 @@ pub enum DropReason {
     /// rx: the frame is to be segmented, and the frontend cannot take it so: it did not ask for
     /// it, or the frame has a VLAN tag.
     UnwantedSegments,
+    /// rx: a multicast frame to an address that is not in the guest's list.
+    NotInMulticastList,
     /// rx: the tap delivered something that is not a frame behind a virtio header.
     BadFromTap,
 }
 
 impl DropReason {
     /// All reasons, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::TooManySlots,
         Self::BadOffload,
         Self::NoChecksumPlace,
+        Self::MulticastListFull,
+        Self::LinkDown,
         Self::GrantCopy,
         Self::TapDown,
         Self::TapFull,
@@ -134,6 +142,7 @@ impl DropReason {
         Self::NoBuffers,
         Self::Stalled,
         Self::UnwantedSegments,
+        Self::NotInMulticastList,
         Self::BadFromTap,
     ];
 
@@ -144,6 +153,8 @@ impl DropReason {
             Self::TooManySlots => "too-many-slots",
             Self::BadOffload => "bad-offload",
             Self::NoChecksumPlace => "no-checksum-place",
+            Self::MulticastListFull => "multicast-list-full",
+            Self::LinkDown => "link-down",
             Self::GrantCopy => "grant-copy",
             Self::TapDown => "tap-down",
             Self::TapFull => "tap-full",
@@ -152,6 +163,7 @@ impl DropReason {
             Self::NoBuffers => "no-buffers",
             Self::Stalled => "stalled",
             Self::UnwantedSegments => "unwanted-segments",
+            Self::NotInMulticastList => "not-in-multicast-list",
             Self::BadFromTap => "bad-from-tap",
         }
     }

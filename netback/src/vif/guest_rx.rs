@@ -29,6 +29,8 @@ use super::control::hash::Hasher;
 use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
+use super::headroom::Headroom;
+use super::live::Live;
 use super::negotiate::Features;
 use super::offload::describe_for_guest;
 use super::shortage::{Patience, Shortage, Verdict};
@@ -37,7 +39,7 @@ use super::workbench::{BURST_FRAMES, Cursor, FRAME_MAX, PlannedRx, Taken, Workbe
 
 pub use starved::Flow;
 
-/// Slots that every frontend accepts for one frame (netif.h, `XEN_NETIF_NR_SLOTS_MIN`).
+/// Data slots that every frontend accepts for one frame (netif.h, `XEN_NETIF_NR_SLOTS_MIN`).
 const SLOTS_MAX: u32 = 18;
 
 /// The rx half of a queue pair.
@@ -48,6 +50,9 @@ pub(super) struct GuestRx {
     features: Features,
     /// What tells the guest its frames' hashes, if it wants to know.
     hasher: Option<Arc<Hasher>>,
+    live: Arc<Live>,
+    /// As it was when the present turn began.
+    headroom: Headroom,
     /// A frame behind its header that waits for buffers; empty if there is none.
     held: Vec<u8>,
     shortage: Shortage,
@@ -113,12 +118,15 @@ impl GuestRx {
         guest: DomId,
         features: Features,
         stall: Option<Duration>,
+        live: Arc<Live>,
     ) -> Self {
         Self {
             ring,
             guest,
             features,
             hasher: None,
+            live,
+            headroom: Headroom::NONE,
             held: Vec::new(),
             shortage: Shortage::new(Patience::new(features.rx_notify, stall)),
             wanted: 1,
@@ -151,6 +159,7 @@ impl GuestRx {
         rate: &Bucket,
         counters: &DirectionCounters,
     ) -> Result<RxTurn, Fault> {
+        self.headroom = self.live.headroom();
         if let Some(needed) = self.shortage.stalled() {
             return self.stalled_turn(needed, bench, tap, counters);
         }
@@ -242,13 +251,18 @@ impl GuestRx {
                     continue;
                 }
             };
+            if self.live.multicast.blocks(batch.bytes(frame.clone())) {
+                counters.dropped(DropReason::NotInMulticastList);
+                continue;
+            }
             if slots > buffers {
                 self.hold(batch, &frame, slots);
                 self.shortage.hold(clock.now());
                 return Ok(Ended::NoBuffers);
             }
             let bytes = batch.bytes_mut(frame.clone());
-            let description = match describe_for_guest(header, bytes, self.features.offloads) {
+            let offloads = self.headroom.limit(self.features.offloads);
+            let description = match describe_for_guest(header, bytes, offloads) {
                 Ok(description) => description,
                 Err(reason) => {
                     counters.dropped(reason);
@@ -259,7 +273,8 @@ impl GuestRx {
             buffers -= slots;
             meter.charge(len);
             let gso = description.gso.map(Extra::Gso);
-            let extras: ArrayVec<_, _> = gso.into_iter().chain(hash).collect();
+            let xdp = self.xdp();
+            let extras: ArrayVec<_, _> = [gso, hash, xdp].into_iter().flatten().collect();
             let first = rx_taken.len();
             self.plan_copies(batch, rx_taken, frame, extras.len(), statics)?;
             rx_burst.push(PlannedRx {
@@ -272,6 +287,13 @@ impl GuestRx {
         Ok(Ended::Full)
     }
 
+    /// What tells the guest of the room before its data. The last extra info of a frame: they go by
+    /// ascending type, as with Linux's netback.
+    fn xdp(&self) -> Option<Extra> {
+        let headroom = self.headroom.bytes();
+        (!self.headroom.is_none()).then_some(Extra::Xdp { headroom })
+    }
+
     /// Takes the buffers for a frame, a page each, and adds the copies into them to the batch.
     fn plan_copies(
         &mut self,
@@ -281,14 +303,15 @@ impl GuestRx {
         extras: usize,
         statics: Option<&StaticGrants>,
     ) -> Result<(), Fault> {
-        for at in frame.clone().step_by(PAGE_SIZE) {
-            let end = frame.end.min(at + PAGE_SIZE);
+        let (room, offset) = (self.headroom.room(), self.headroom.bytes());
+        for at in frame.clone().step_by(room) {
+            let end = frame.end.min(at + room);
             let part = u16::try_from(end - at).unwrap_or_default();
             let request = self.take()?;
             let page = statics.and_then(|statics| statics.page(request.gref)?.writable());
             let op = match page {
-                Some(page) if page.copy_to(0, batch.bytes(at..end)).is_ok() => None,
-                _ => Some(batch.to_guest(at, part, self.guest, request.gref, 0)?),
+                Some(page) if page.copy_to(offset.into(), batch.bytes(at..end)).is_ok() => None,
+                _ => Some(batch.to_guest(at, part, self.guest, request.gref, offset)?),
             };
             taken.push(Taken { request, part, op });
             if at == frame.start {
@@ -365,7 +388,8 @@ impl GuestRx {
     /// A frame that the guest cannot take in one piece comes again in segments, if it is TCP: so
     /// from now on the tap is to deliver it so.
     fn refused(&mut self, reason: DropReason, tap: &Tap) {
-        if reason != DropReason::UnwantedSegments {
+        // With an XDP program it is switched off already, and on again without.
+        if reason != DropReason::UnwantedSegments || !self.headroom.is_none() {
             return;
         }
         let offload = TapOffload {
@@ -388,14 +412,15 @@ impl GuestRx {
             return Err(DropReason::BadFromTap);
         }
         let pages_max = if self.features.sg { SLOTS_MAX } else { 1 };
-        let pages = match u32::try_from(frame.len().div_ceil(PAGE_SIZE)) {
+        let pages = match u32::try_from(frame.len().div_ceil(self.headroom.room())) {
             Ok(pages) if pages <= pages_max && frame.len() <= FRAME_MAX => pages,
             _ => return Err(DropReason::TooLarge),
         };
         let hasher = self.hasher.as_ref();
         let hash = hasher.and_then(|hasher| hasher.describe(batch.bytes(frame.clone())));
+        let extras = [header.gso.is_some(), hash.is_some(), self.xdp().is_some()];
         Ok(Accepted {
-            slots: pages + u32::from(header.gso.is_some()) + u32::from(hash.is_some()),
+            slots: pages + extras.map(u32::from).iter().sum::<u32>(),
             header,
             hash,
         })
@@ -435,7 +460,7 @@ impl GuestRx {
                 };
                 let data = RxResponse {
                     id: request.id,
-                    offset: 0,
+                    offset: self.headroom.bytes(),
                     flags,
                     status,
                 };

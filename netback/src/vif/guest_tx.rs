@@ -10,17 +10,19 @@
 //! read while it is planned, and costs no grant copy.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use hotplug::Tap;
 use nix::errno::Errno;
-use xen_ring::netif::{self, Fragment, Status, TxLimits, TxRing, TxSlot, Verdict};
+use xen_ring::netif::{self, Fragment, Status, TxLimits, TxPacket, TxRing, TxSlot, Verdict};
 use xen_ring::{BackRing, CopyBatch, DomId, Grants, PeerFault, StaticPage};
 
 use super::bucket::{Bucket, Meter};
 use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
+use super::live::Live;
 use super::offload::header_for_tap;
 use super::vnet::VNET_HDR_LEN;
 use super::workbench::{Cursor, PlannedTx, Slots, Workbench};
@@ -31,6 +33,7 @@ pub(super) struct GuestTx {
     ring: BackRing<TxRing>,
     guest: DomId,
     limits: TxLimits,
+    live: Arc<Live>,
 }
 
 /// What a turn of the tx half leaves behind.
@@ -52,11 +55,17 @@ enum Ended {
 }
 
 impl GuestTx {
-    pub(super) fn new(ring: BackRing<TxRing>, guest: DomId, limits: TxLimits) -> Self {
+    pub(super) fn new(
+        ring: BackRing<TxRing>,
+        guest: DomId,
+        limits: TxLimits,
+        live: Arc<Live>,
+    ) -> Self {
         Self {
             ring,
             guest,
             limits,
+            live,
         }
     }
 
@@ -86,7 +95,7 @@ impl GuestTx {
             let planned = self.plan(bench, taken, &mut next, statics, meter);
             bench.copy();
             turn.notify |= self.answer(bench)?;
-            deliver(bench, tap, counters);
+            deliver(bench, tap, self.live.is_cut(), counters);
             if let Ended::Blocked(until) = planned? {
                 self.ring.put_back(taken - next);
                 turn.blocked_until = Some(until);
@@ -159,7 +168,7 @@ impl GuestTx {
             let slots = *next..*next + packet.slots;
             *next = slots.end;
             tx_burst.push(PlannedTx {
-                packet,
+                packet: self.carried_out(packet),
                 slots,
                 ops: first_op..batch.len(),
                 here,
@@ -167,6 +176,17 @@ impl GuestTx {
             });
         }
         Ok(Ended::Full)
+    }
+
+    /// Makes the change of the multicast list that a packet stands for. One that cannot be made
+    /// is refused like any other packet.
+    fn carried_out(&self, mut packet: TxPacket) -> TxPacket {
+        if let Verdict::Multicast(change) = packet.verdict
+            && self.live.multicast.change(change).is_err()
+        {
+            packet.verdict = Verdict::Drop(netif::DropReason::MulticastListFull);
+        }
+        packet
     }
 
     /// Answers every slot of the burst in ring order and publishes the answers. `true` if the
@@ -209,18 +229,26 @@ impl PlannedTx {
                     .any(|(fragment, op)| fragment.slot == slot && !batch.status(op).is_ok());
                 if failed { Status::Error } else { Status::Okay }
             }
-            Verdict::Drop(_) | Verdict::Multicast(_) => Status::Error,
+            Verdict::Multicast(_) => Status::Okay,
+            Verdict::Drop(_) => Status::Error,
         }
     }
 }
 
-/// Writes the frames that arrived whole to the tap.
-fn deliver<G>(bench: &mut Workbench<G>, tap: &Tap, counters: &DirectionCounters) {
+/// Writes the frames that arrived whole to the tap, unless the link is cut.
+fn deliver<G>(bench: &mut Workbench<G>, tap: &Tap, cut: bool, counters: &DirectionCounters) {
     let Workbench {
         batch, tx_burst, ..
     } = bench;
     for planned in tx_burst.iter() {
-        match deliver_one(batch, planned, tap, counters) {
+        let delivered = match planned.packet.verdict {
+            Verdict::Deliver if cut => Err(DropReason::LinkDown),
+            Verdict::Deliver => deliver_one(batch, planned, tap, counters),
+            Verdict::Drop(reason) => Err(reason.into()),
+            // Carried out when it was planned; there is no frame.
+            Verdict::Multicast(_) => continue,
+        };
+        match delivered {
             Ok(()) => counters.delivered(planned.frame.len()),
             Err(reason) => counters.dropped(reason),
         }
@@ -234,12 +262,6 @@ fn deliver_one(
     counters: &DirectionCounters,
 ) -> Result<(), DropReason> {
     let PlannedTx { packet, frame, .. } = planned;
-    match packet.verdict {
-        Verdict::Deliver => {}
-        Verdict::Drop(reason) => return Err(reason.into()),
-        // Never offered (`TxLimits`), so never asked for by a frontend that keeps to the offer.
-        Verdict::Multicast(_) => return Err(DropReason::BadOffload),
-    }
     if !planned.is_copied(batch) {
         return Err(DropReason::GrantCopy);
     }
@@ -275,6 +297,7 @@ impl From<netif::DropReason> for DropReason {
             netif::DropReason::GsoNotOffered
             | netif::DropReason::GsoTooSmall
             | netif::DropReason::MulticastNotOffered => Self::BadOffload,
+            netif::DropReason::MulticastListFull => Self::MulticastListFull,
         }
     }
 }

@@ -4,9 +4,9 @@
 //! "tx" and "rx" are the guest's throughout, as in netif.h: tx comes from the guest, rx goes to
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
 //! and `guest_rx` (the turn's two halves). Beside them: [`negotiate`] (what the frontend asked
-//! for), [`offload`] with [`headers`] and [`vnet`] (checksums), [`rate`] and [`bucket`] (limits),
-//! [`control`] (what the guest configures while it runs), [`workbench`] (a worker's buffers),
-//! [`counters`].
+//! for), [`live`] with [`multicast`] and [`headroom`] (what of that may change), [`offload`] with
+//! [`headers`] and [`vnet`] (checksums), [`rate`] and [`bucket`] (limits), [`control`] (what the
+//! guest configures while it runs), [`workbench`] (a worker's buffers), [`counters`].
 
 pub mod bucket;
 pub mod control;
@@ -15,6 +15,9 @@ pub mod fault;
 mod guest_rx;
 mod guest_tx;
 pub mod headers;
+pub mod headroom;
+pub mod live;
+pub mod multicast;
 pub mod negotiate;
 pub mod offload;
 pub mod queue;
@@ -27,6 +30,9 @@ pub use bucket::{Bucket, Limits, Meter};
 pub use counters::{DirectionCounters, DropReason, QueueCounters};
 pub use fault::Fault;
 pub use guest_rx::Flow;
+pub use headroom::Headroom;
+pub use live::Live;
+pub use multicast::MulticastFilter;
 pub use queue::{ConnectError, QueuePair, Turn, Turned};
 pub use rate::{Rate, RateError};
 pub use workbench::Workbench;

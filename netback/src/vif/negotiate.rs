@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What the backend offers and what the frontend asked for, read once when it says Connected.
+//! What the backend offers and what the frontend asked for, read when it says Connected; what it
+//! may ask for later too is in [`Requests`].
 //!
 //! Everything in the frontend's directory is the guest's to write, so every value is parsed into
 //! a type that is right by construction, or the connection fails with a sentence that names the
@@ -7,11 +8,13 @@
 //! what a frontend may leave out.
 
 mod queues;
+mod requests;
 
 use std::io;
 
 use super::offload::Offloads;
 pub use queues::{Channels, MAX_QUEUES, OFFER, QueueKeys, Queues};
+pub use requests::{KEYS as LIVE_KEYS, Requests, requests};
 
 /// The keys a backend of this version writes before InitWait, with their values; [`OFFER`] comes
 /// with them, whose value differs from vif to vif.
@@ -27,6 +30,9 @@ pub const ADVERTISED: &[(&str, &str)] = &[
     ("feature-rx-flip", "0"),
     ("feature-split-event-channels", "1"),
     ("feature-ctrl-ring", "1"),
+    ("feature-multicast-control", "1"),
+    ("feature-dynamic-multicast-control", "1"),
+    ("feature-xdp-headroom", "1"),
 ];
 
 /// What a frontend asked for, validated.
@@ -36,6 +42,8 @@ pub struct Negotiated {
     pub queues: Queues,
     /// What may be sent to it.
     pub features: Features,
+    /// What it asks for at the moment.
+    pub requests: Requests,
 }
 
 /// What may be sent to the guest.
@@ -137,6 +145,7 @@ pub fn negotiate(
     Ok(Negotiated {
         queues,
         features: features(&keys)?,
+        requests: Requests::read(&keys)?,
     })
 }
 

@@ -89,6 +89,16 @@ pub struct Offloads {
 }
 
 impl Offloads {
+    /// The same, but for frames to be segmented.
+    #[must_use]
+    pub fn whole_frames(self) -> Self {
+        Self {
+            gso_v4: false,
+            gso_v6: false,
+            ..self
+        }
+    }
+
     fn takes_blank(self, found: Transport) -> bool {
         match found.network {
             Network::V4 => self.csum_v4 && !found.tagged,

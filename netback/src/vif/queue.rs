@@ -30,7 +30,7 @@ use crate::worker::{ConnectRequest, ControlRequest};
 const LIMITS: TxLimits = TxLimits {
     gso_v4: true,
     gso_v6: true,
-    multicast: false,
+    multicast: true,
 };
 
 /// A connected queue pair.
@@ -117,6 +117,7 @@ impl QueuePair {
             tap,
             limits,
             stall,
+            live,
             counters,
             control,
             ..
@@ -126,8 +127,8 @@ impl QueuePair {
         let quota = control.as_ref().map(|control| control.view.quota());
         let mut pair = Self {
             guest,
-            tx: GuestTx::new(tx_ring, guest, LIMITS),
-            rx: GuestRx::new(rx_ring, guest, features, stall),
+            tx: GuestTx::new(tx_ring, guest, LIMITS, Arc::clone(&live)),
+            rx: GuestRx::new(rx_ring, guest, features, stall, live),
             ports: Ports::bind(channels, guest, keys.channels)?,
             masked: ArrayVec::new(),
             tap,

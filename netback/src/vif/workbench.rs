@@ -106,8 +106,8 @@ pub(super) struct PlannedRx {
     pub(super) len: usize,
 }
 
-/// Extra infos about one frame, at most: segmentation and hash.
-pub(super) const EXTRAS_MAX: usize = 2;
+/// Extra infos about one frame, at most: segmentation, hash, and XDP headroom.
+pub(super) const EXTRAS_MAX: usize = 3;
 
 /// A buffer of the guest that a frame goes into.
 #[derive(Debug, Clone, Copy)]

@@ -21,7 +21,7 @@ use xenbus::DevicePath;
 
 use crate::vif::control::{Directive, Peer, RingKeys, View};
 use crate::vif::negotiate::{Features, QueueKeys};
-use crate::vif::{ConnectError, Fault, Flow, Limits, QueueCounters};
+use crate::vif::{ConnectError, Fault, Flow, Limits, Live, QueueCounters};
 
 /// Which queue pair of which connection. A vif that connects again gets a new number, so that a
 /// late report about the old connection cannot be taken for the new one's.
@@ -70,6 +70,8 @@ pub struct ConnectRequest {
     pub limits: Arc<Limits>,
     /// How long the guest may be short of receive buffers before it has stalled; `None` for ever.
     pub stall: Option<Duration>,
+    /// What may change while it is served, shared by all queues of the connection.
+    pub live: Arc<Live>,
     /// Counters that outlive the connection.
     pub counters: Arc<QueueCounters>,
     /// Its part in the vif's control ring, if the vif has one.

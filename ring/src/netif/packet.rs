@@ -87,6 +87,9 @@ pub enum DropReason {
     /// A change of the multicast list, which was not advertised.
     #[error("multicast control was not offered")]
     MulticastNotOffered,
+    /// An address for the multicast list, which is full. The backend finds that, not the parser.
+    #[error("the multicast list is full")]
+    MulticastListFull,
 }
 
 /// A change of the multicast list.

@@ -6,8 +6,8 @@
 
 use super::Action::{
     Advertise, ClearError, ClearHotplugStatus, ConnectQueues, CreateNetif, DestroyNetif,
-    DisconnectQueues, Forget, ReadFrontend, ReadHotplugStatus, ReportError, RunOffline, RunOnline,
-    SetState, WatchFrontend, WatchHandle,
+    DisconnectQueues, Forget, ReadFrontend, ReadHotplugStatus, Reconfigure, ReportError,
+    RunOffline, RunOnline, SetState, WatchFrontend, WatchHandle,
 };
 use super::FrontendState::{
     Absent, Closed as FrontClosed, Closing as FrontClosing, Connected as FrontConnected,
@@ -223,8 +223,10 @@ fn connected(here: Phase, event: &Event) -> Edge {
         ),
         (Event::Hotplug(HotplugStatus::Error(_)), Phase::AwaitHotplug) => to(here, &[ReportError]),
         (Event::Frontend(Reconfiguring), Phase::Connected) => {
-            to(Phase::Reconfigured, &[SetState(Reconfigured)])
+            to(Phase::Reconfigured, &[Reconfigure, SetState(Reconfigured)])
         }
+        // A guest that goes from 7 over 4 to 7 quickly is seen in 7 only.
+        (Event::Frontend(Reconfiguring), Phase::Reconfigured) => to(here, &[Reconfigure]),
         (Event::Frontend(FrontConnected), Phase::Reconfigured) => {
             to(Phase::Connected, &[SetState(Connected)])
         }

@@ -109,6 +109,36 @@ fn what_a_guest_has_configured_has_lines_of_its_own() {
 }
 
 #[test]
+fn what_is_unusual_about_the_link_is_said() {
+    let mut status = sample();
+    status.vifs.truncate(1);
+    let vif = &mut status.vifs[0];
+    (vif.tx, vif.rx) = Default::default();
+    vif.carrier = Some(false);
+    vif.carrier_reason = Some("the tap is down".into());
+    vif.mtu = Some(9000);
+    vif.features.multicast_control = true;
+    vif.features.xdp_headroom = 256;
+    let printed = table(&status);
+    assert!(printed.contains("csum6 split mcast xdp256 "), "{printed}");
+    let notes = "\n    link down: the tap is down\n    mtu 9000\n";
+    assert!(printed.contains(notes), "{printed}");
+
+    let vif = &mut status.vifs[0];
+    vif.features.sg = false;
+    let printed = table(&status);
+    let note = "\n    mtu 9000, but the guest takes frames of one page at most (no sg)\n";
+    assert!(printed.contains(note), "{printed}");
+
+    status.vifs[0].queues = 0;
+    let printed = table(&status);
+    assert!(
+        !printed.contains("mtu") && !printed.contains("link"),
+        "of a connected guest only: {printed}"
+    );
+}
+
+#[test]
 fn long_strings_are_cut() {
     let mut status = sample();
     for vif in &mut status.vifs {
@@ -164,12 +194,16 @@ fn json_names_are_what_programs_rely_on() {
             "queues": 1,
             "features": {
                 "sg": true, "gso_tcpv4": false, "gso_tcpv6": false, "csum_v4": true, "csum_v6": true,
-                "split_event_channels": true, "multicast_control": false, "ctrl_ring": false
+                "split_event_channels": true, "multicast_control": false, "xdp_headroom": 0,
+                "ctrl_ring": false
             },
             "control": null,
             "script": "/etc/xen/scripts/vif-bridge",
             "bridge": "xenbr0",
             "mtu": 1500,
+            "carrier": true,
+            "carrier_reason": null,
+            "multicast_addresses": 3,
             "tx": {
                 "packets": 1234567, "bytes": 4402341478_u64, "limit_mbit_per_second": 1.6776,
                 "drops": { "tap-full": 12, "never": 0 }, "errors": {}

@@ -9,8 +9,8 @@ use xen_ring::back::ResponseOverflow;
 use xenbus::{DevicePath, DomId};
 
 use super::*;
-use crate::vif::ConnectError;
 use crate::vif::negotiate::negotiate;
+use crate::vif::{ConnectError, MulticastFilter};
 
 const DEVICE: DevicePath = DevicePath::new(DomId::ZERO, 0);
 
@@ -35,7 +35,14 @@ fn connection(count: u16) -> Connection {
         })
     });
     let assigned = (0..count).map(|index| (id(index), WorkerId(index.into())));
-    Connection::new(negotiated.unwrap(), assigned.collect(), Vec::new(), None)
+    let live = Arc::new(Live::new(MulticastFilter::new()));
+    Connection::new(
+        negotiated.unwrap(),
+        live,
+        assigned.collect(),
+        Vec::new(),
+        None,
+    )
 }
 
 fn cannot() -> What {

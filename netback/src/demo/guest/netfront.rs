@@ -195,6 +195,18 @@ impl Netfront {
         self.connect(limit)
     }
 
+    /// Puts an XDP program on, or with 0 takes it off, as Linux's netfront does: it says Reconfiguring, writes the
+    /// headroom after that, and goes on when the backend is Reconfigured.
+    ///
+    /// # Errors
+    /// The backend is not Reconfigured within `limit`, or the store fails.
+    pub fn set_headroom(&mut self, bytes: u16, limit: Duration) -> Result<(), NetfrontError> {
+        self.store.set_state(XenbusState::Reconfiguring)?;
+        self.store.set_raw("xdp-headroom", &bytes.to_string())?;
+        self.wait(&[XenbusState::Reconfigured], limit)?;
+        self.store.set_state(XenbusState::Connected)
+    }
+
     /// What Windows's driver does before it connects for the first time: a whole close cycle without rings.
     ///
     /// # Errors

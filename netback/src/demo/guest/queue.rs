@@ -14,7 +14,7 @@ use xen_ring::front::{FrontKind, FrontTx};
 use crate::demo::sim::{Grant, GuestPage, SimGuest};
 
 pub use rx::{Received, RxQueue};
-pub use tx::{TxFull, TxMeta, TxQueue};
+pub use tx::{MulticastChange, TxFull, TxMeta, TxQueue};
 
 /// Slots of either ring, and ids of either kind.
 const SLOTS: usize = FrontTx::COUNT as usize;
@@ -44,6 +44,8 @@ pub struct FrontStats {
     pub rx_gso: u64,
     /// Of them, those that came with a hash.
     pub rx_hashed: u64,
+    /// Of them, those with XDP headroom before them.
+    pub rx_xdp: u64,
     /// Most slots of one received frame.
     pub rx_slots_max: u32,
     /// Frames whose slots carried an error status.

@@ -110,6 +110,7 @@ impl World {
                 assert!(self.rings || !self.worker.is_empty());
                 self.worker.push_back(Command::Disconnect);
             }
+            Action::Reconfigure => assert!(self.rings),
             Action::RunOnline => self.online_runs += 1,
             Action::RunOffline => {
                 self.offline_runs += 1;

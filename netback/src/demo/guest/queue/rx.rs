@@ -22,6 +22,8 @@ const EXTRA_MORE: u8 = 1;
 const EXTRA_GSO: u8 = 1;
 const EXTRA_HASH: u8 = 4;
 const TOEPLITZ: u8 = 1;
+/// Linux's netif.h: {headroom u16} in the body.
+const EXTRA_XDP: u8 = 5;
 
 /// One received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Received {
     pub gso: Option<u16>,
     /// Type and value of its hash, if that came with it.
     pub hash: Option<(u8, u32)>,
+    /// Room that was left in front of the data in each buffer, as the frame's own extra info says.
+    pub headroom: u16,
     /// Data slots it took.
     pub slots: u32,
 }
@@ -135,6 +139,7 @@ impl RxQueue {
             stats.rx_slots_max = stats.rx_slots_max.max(frame.slots);
             stats.rx_gso += u64::from(frame.gso.is_some());
             stats.rx_hashed += u64::from(frame.hash.is_some());
+            stats.rx_xdp += u64::from(frame.headroom > 0);
             match frame.checksum {
                 Checksum::Blank => stats.rx_blank += 1,
                 Checksum::Validated => stats.rx_validated += 1,
@@ -158,7 +163,7 @@ impl RxQueue {
             (false, true) => Checksum::Validated,
             (false, false) => Checksum::Complete,
         };
-        let (mut broken, mut gso, mut hash) = (None, None, None);
+        let (mut broken, mut gso, mut hash, mut headroom) = (None, None, None, 0);
         let mut last_kind = 0;
         if response.flags & EXTRA_INFO != 0 {
             loop {
@@ -182,6 +187,7 @@ impl RxQueue {
                 last_kind = extra.kind;
                 match (extra.kind, extra.body) {
                     (EXTRA_GSO, [low, high, ..]) => gso = Some(u16::from_le_bytes([low, high])),
+                    (EXTRA_XDP, [low, high, ..]) => headroom = u16::from_le_bytes([low, high]),
                     (EXTRA_HASH, [kind, TOEPLITZ, value @ ..]) => {
                         hash = Some((kind, u32::from_le_bytes(value)));
                     }
@@ -202,6 +208,7 @@ impl RxQueue {
             checksum,
             gso,
             hash,
+            headroom,
             slots: 0,
         };
         loop {
@@ -250,6 +257,13 @@ impl RxQueue {
         let Ok(len) = u16::try_from(response.status) else {
             return Err(RxBroken::Status);
         };
+        // Linux's netfront believes the extra info of the first slot and the offsets of the others.
+        if frame.headroom > 0 && response.offset != frame.headroom {
+            return Err(RxBroken::Protocol(format!(
+                "rx slot with offset {} of a frame with headroom {}",
+                response.offset, frame.headroom
+            )));
+        }
         let (offset, start) = (usize::from(response.offset), frame.bytes.len());
         frame.bytes.resize(start + usize::from(len), 0);
         let buffer = usize::try_from(slot)

@@ -19,6 +19,9 @@ const CSUM_BLANK: u16 = 1;
 const DATA_VALIDATED: u16 = 2;
 const MORE_DATA: u16 = 4;
 const EXTRA_INFO: u16 = 8;
+// netif.h: the extras that change the multicast list, with the address in the body.
+const EXTRA_MCAST_ADD: u8 = 2;
+const EXTRA_MCAST_DEL: u8 = 3;
 // netif.h: the GSO extra and its type for TCP over IPv4.
 const EXTRA_GSO: u8 = 1;
 const GSO_TCPV4: u8 = 1;
@@ -39,6 +42,15 @@ impl From<Checksum> for TxMeta {
             gso: None,
         }
     }
+}
+
+/// A change of the multicast list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MulticastChange {
+    /// Frames to this address are wanted.
+    Add([u8; 6]),
+    /// They are not wanted any more.
+    Del([u8; 6]),
 }
 
 /// The frame finds no room in the ring, or there is no connection.
@@ -171,6 +183,34 @@ impl TxQueue {
                 };
                 self.push(FrontTxSlot::Extra(extra)).map_err(|_| TxFull)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Asks for a change of the multicast list, by a dummy request as netif.h has it.
+    ///
+    /// # Errors
+    /// The ring is full.
+    pub fn change_multicast(&mut self, change: MulticastChange) -> Result<(), TxFull> {
+        let id = self.free.last().copied().ok_or(TxFull)?;
+        if self.ring.free() < 2 {
+            return Err(TxFull);
+        }
+        let (kind, body) = match change {
+            MulticastChange::Add(address) => (EXTRA_MCAST_ADD, address),
+            MulticastChange::Del(address) => (EXTRA_MCAST_DEL, address),
+        };
+        let dummy = FrontTxRequest {
+            gref: 0,
+            offset: 0,
+            flags: EXTRA_INFO,
+            id,
+            size: 0,
+        };
+        let flags = 0;
+        let extra = FrontExtra { kind, flags, body };
+        for slot in [FrontTxSlot::Request(dummy), FrontTxSlot::Extra(extra)] {
+            self.push(slot).map_err(|_| TxFull)?;
         }
         Ok(())
     }

@@ -183,8 +183,9 @@ fn reconfiguring_is_answered() {
             (
                 front("7"),
                 Phase::Reconfigured,
-                &[SetState(S::Reconfigured)],
+                &[Reconfigure, SetState(S::Reconfigured)],
             ),
+            (front("7"), Phase::Reconfigured, &[Reconfigure]),
             (front("4"), Phase::Connected, &[SetState(S::Connected)]),
         ],
     );

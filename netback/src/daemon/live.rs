@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What may change about a vif while it is connected: what its frontend asks for, and the link.
+//!
+//! The frontend may ask for a multicast filter and for XDP headroom at any time, and the toolstack
+//! may pull the cable out (`disconnect`). An administrator may take the tap down, or give it
+//! another MTU. The queues are told through [`Live`], the guest through the nodes `carrier`
+//! (netif.h, "Link state") and `mtu`, and the host through the tap's carrier.
+
+use std::time::Instant;
+
+use hotplug::monitor::Changed;
+use xenbus::backend::{Event, Phase};
+use xenbus::{XenbusState, device};
+
+use super::connect::tap_offload;
+use super::host::Host;
+use super::vif::Vif;
+use crate::logging::if_any;
+use crate::vif::negotiate::{Requests, requests};
+use crate::vif::{Live, MulticastFilter};
+
+/// The node by which a guest learns whether its link is up.
+pub(super) const CARRIER: &str = "carrier";
+
+impl Vif {
+    /// A frontend was connected to a former backend, and may still be.
+    pub(super) fn was_left_connected(&self) -> bool {
+        use XenbusState::{Connected, Reconfigured, Reconfiguring};
+        matches!(self.own_state, Connected | Reconfiguring | Reconfigured)
+    }
+
+    /// What the queues of a connection that begins now are to look at.
+    pub(super) fn new_live(&self, requests: Requests) -> Live {
+        let multicast = if self.was_left_connected() {
+            MulticastFilter::forgotten()
+        } else {
+            MulticastFilter::new()
+        };
+        let live = Live::new(multicast);
+        tell(&live, requests);
+        live
+    }
+
+    /// Reads again what the frontend asks for, and keeps to it from now on. Linux's netfront says
+    /// Reconfiguring before it writes the new headroom, so that a look at the one may come before
+    /// the other; therefore the keys are watched as well.
+    pub(super) fn follow_requests(&mut self, host: &mut Host) -> Option<Event> {
+        let (frontend, connection) = (self.frontend?, self.connection.as_mut()?);
+        let client = host.store.client()?;
+        let asked = match requests(|key| device::optional(client, &frontend.node(key))) {
+            Ok(asked) => asked,
+            Err(error) => match error.lost_store() {
+                Ok(lost) => {
+                    host.store.lost(&lost);
+                    return None;
+                }
+                Err(error) => return Some(Event::PeerFault(error.to_string())),
+            },
+        };
+        let before = std::mem::replace(&mut connection.negotiated.requests, asked);
+        if asked == before {
+            return None;
+        }
+        tell(&connection.live, asked);
+        if asked.headroom != before.headroom
+            && let Some(tap) = &self.tap
+            && let Err(error) = tap.set_offload(tap_offload(&connection.negotiated))
+        {
+            tracing::error!(vif = %self.name(), %error, "the tap's segmentation cannot be changed");
+        }
+        if asked.disconnect != before.disconnect {
+            self.follow_cable(host);
+        }
+        tracing::debug!(vif = %self.name(), ?asked, "the frontend has changed its mind");
+        None
+    }
+
+    /// The cable was pulled out or put in.
+    fn follow_cable(&mut self, host: &mut Host) {
+        // While the rings are being mapped nobody is at the other end yet.
+        if self.machine.phase() != Phase::Connecting {
+            self.carrier(true);
+        }
+        self.publish_carrier(host);
+        if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
+            let cut = self.is_cut();
+            tracing::info!(vif = %self.name(), domid = %self.path.dom, cut, suppressed = if_any(suppressed), "the frontend's node disconnect has changed");
+        }
+    }
+
+    /// The toolstack has pulled the cable out.
+    pub(super) fn is_cut(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.negotiated.requests.disconnect)
+    }
+
+    /// Whether the guest has a link: the host can be reached through the tap, and the cable is in.
+    /// The tap's carrier has no part in that, as it shows the host whether there is a guest.
+    pub(super) fn has_link(&self) -> bool {
+        self.tap_link.is_some_and(|link| link.up) && !self.is_cut()
+    }
+
+    /// Why it has none.
+    pub(super) fn link_reason(&self) -> Option<String> {
+        let tap_down = || !self.tap_link.is_some_and(|link| link.up);
+        if self.is_cut() {
+            Some("the toolstack has pulled the cable out (the frontend's node disconnect)".into())
+        } else if tap_down() {
+            Some("the tap is down (ip link set NAME up)".into())
+        } else {
+            None
+        }
+    }
+
+    /// What the node `carrier` is to say.
+    pub(super) fn carrier_text(&self) -> &'static str {
+        if self.has_link() { "1" } else { "0" }
+    }
+
+    /// Tells the guest whether it has a link, unless it has been told.
+    pub(super) fn publish_carrier(&mut self, host: &mut Host) {
+        let (path, text) = (self.path, self.carrier_text());
+        if self.carrier_told == Some(text) {
+            return;
+        }
+        let done = host.store.ask(path, "write carrier", |client| {
+            device::write_keys(client, path, &[(CARRIER, text)])
+        });
+        self.carrier_told = done.map(|_| text);
+        self.again_unless(done.is_some(), host);
+    }
+
+    /// Whether a change is about the vif's tap.
+    pub(super) fn is_concerned(&self, changed: &Changed) -> bool {
+        match (changed, self.tap_link) {
+            (Changed::Links(links), Some(link)) => links.contains(&link.index),
+            (Changed::Any, Some(_)) => true,
+            (_, None) => false,
+        }
+    }
+
+    /// Looks at the tap as it is now, and tells the guest what has changed.
+    pub(super) fn follow_tap(&mut self, host: &mut Host) {
+        let Some(tap) = &self.tap else { return };
+        let link = match tap.link() {
+            Ok(link) => link,
+            Err(error) => {
+                // A worker finds out when the tap is gone.
+                tracing::debug!(vif = %self.name(), %error, "the tap cannot be asked for its state");
+                return;
+            }
+        };
+        let Some(before) = self.tap_link.replace(link) else {
+            return;
+        };
+        self.publish_carrier(host);
+        if link.mtu != before.mtu {
+            self.publish_mtu(link.mtu, host);
+        }
+    }
+
+    /// The script that sets the tap's MTU tells the guest of it too (libxl's vif-bridge does), but
+    /// nobody does when it is changed later.
+    fn publish_mtu(&mut self, mtu: u32, host: &mut Host) {
+        let Some(frontend) = self.frontend else {
+            return;
+        };
+        let text = mtu.to_string();
+        host.store
+            .ask(self.path, "write the frontend's mtu", |client| {
+                device::follow_mtu(client, frontend, &text)
+            });
+        if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
+            tracing::info!(vif = %self.name(), domid = %self.path.dom, mtu, suppressed = if_any(suppressed), "the tap's MTU has changed");
+        }
+    }
+}
+
+/// Tells the queues what the frontend asks for.
+fn tell(live: &Live, requests: Requests) {
+    live.multicast.request(requests.multicast_control);
+    live.set_headroom(requests.headroom);
+    live.set_cut(requests.disconnect);
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What may change about a connection while packets flow.
+//!
+//! One for each connection, shared by its queues. The control thread writes it when the frontend
+//! or the host's administrator changes their mind; workers look at it as they go, without a lock.
+//! Nothing hangs together here, so each value is an atomic of its own.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+use super::headroom::Headroom;
+use super::multicast::MulticastFilter;
+
+/// What a vif's queues look at as they go.
+#[derive(Debug)]
+pub struct Live {
+    /// The multicast list.
+    pub multicast: MulticastFilter,
+    headroom: AtomicU16,
+    /// The guest's cable is pulled out.
+    cut: AtomicBool,
+}
+
+impl Live {
+    /// No headroom, and the link is there.
+    pub fn new(multicast: MulticastFilter) -> Self {
+        Self {
+            multicast,
+            headroom: AtomicU16::new(0),
+            cut: AtomicBool::new(false),
+        }
+    }
+
+    /// The room to leave in each rx buffer.
+    pub fn headroom(&self) -> Headroom {
+        // What was stored was one.
+        Headroom::new(self.headroom.load(Ordering::Relaxed).into()).unwrap_or_default()
+    }
+
+    /// Leaves so much room in each rx buffer from the next burst on.
+    pub fn set_headroom(&self, headroom: Headroom) {
+        self.headroom.store(headroom.bytes(), Ordering::Relaxed);
+    }
+
+    /// Whether nothing that the guest sends may pass.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing may pass from the next burst on.
+    pub fn set_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+}

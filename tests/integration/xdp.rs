@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! XDP headroom: room before the data of every buffer, from the moment that the guest asks for it. The model guest
+//! checks the place of every slot of every frame.
+
+use netback::demo::guest::options::FrontendOptions;
+use netback_tests::world::{PATIENCE, until};
+use netback_tests::{TestGuest, World};
+
+use crate::hood::{Neighbourhood, force_away, linux, neighbourhood};
+
+fn with_headroom(bytes: &str) -> FrontendOptions {
+    FrontendOptions {
+        overrides: vec![("xdp-headroom".to_owned(), Some(bytes.to_owned()))],
+        ..linux()
+    }
+}
+
+fn reconfigure(world: &World, guest: &TestGuest, bytes: u16) {
+    guest
+        .with(move |netfront| netfront.set_headroom(bytes, PATIENCE))
+        .unwrap();
+    until("the backend is connected again", || {
+        world.backend_state(&guest.vif).as_deref() == Some("4")
+    });
+    until("the headroom is as asked for", || {
+        headroom(world, guest) == bytes
+    });
+}
+
+fn headroom(world: &World, guest: &TestGuest) -> u16 {
+    world.vif_status(&guest.vif).unwrap().features.xdp_headroom
+}
+
+fn finish(world: World, guest: TestGuest) {
+    guest.assert_well_served();
+    world.detach(&guest.vif);
+    guest.stop().unwrap();
+    world.finish_empty();
+}
+
+#[test]
+fn a_program_is_put_on_and_taken_off() {
+    let world = World::new();
+    let guest = world.guest(1, linux());
+    guest.exercise();
+    assert_eq!(guest.stats().rx_xdp, 0);
+
+    reconfigure(&world, &guest, 256);
+    // What was under way when it was put on may still come without.
+    guest.reach();
+    let before = guest.stats();
+    guest.exercise();
+    let under = guest.stats();
+    assert_eq!(
+        under.rx_frames - before.rx_frames,
+        under.rx_xdp - before.rx_xdp
+    );
+    assert_eq!(
+        under.rx_gso, before.rx_gso,
+        "a program sees no frame of several buffers"
+    );
+
+    reconfigure(&world, &guest, 0);
+    guest.reach();
+    let before = guest.stats();
+    guest.exercise();
+    let after = guest.stats();
+    assert_eq!(after.rx_xdp, before.rx_xdp);
+    assert!(
+        after.rx_gso > before.rx_gso,
+        "segmentation is left to the guest again"
+    );
+    finish(world, guest);
+}
+
+#[test]
+fn a_frontend_that_connects_with_a_program() {
+    let world = World::new();
+    let guest = world.guest(1, with_headroom("256"));
+    assert_eq!(headroom(&world, &guest), 256);
+    guest.exercise();
+    let stats = guest.stats();
+    assert_eq!((stats.rx_xdp, stats.rx_slots_max), (stats.rx_frames, 1));
+    finish(world, guest);
+}
+
+/// Linux's netfront allows no such MTU with a program. Whoever does gets room in every buffer.
+#[test]
+fn frames_of_several_buffers_have_room_in_each() {
+    let world = World::new();
+    for (dom, bytes, slots) in [(1, "256", 3), (2, "2578", 6)] {
+        let guest = world.guest_with_mtu(dom, 9_000, with_headroom(bytes));
+        guest.ping();
+        guest.udp(8_900);
+        let stats = guest.stats();
+        assert_eq!((stats.rx_xdp, stats.rx_slots_max), (stats.rx_frames, slots));
+        guest.assert_well_served();
+    }
+}
+
+#[test]
+fn a_guest_without_sg_and_few_buffers() {
+    let world = World::new();
+    let options = FrontendOptions {
+        rx_buffers: 4,
+        ..FrontendOptions::plain()
+    };
+    let options = FrontendOptions {
+        overrides: with_headroom("256").overrides,
+        ..options
+    };
+    let guest = world.guest(1, options);
+    guest.exercise();
+    let stats = guest.stats();
+    assert_eq!(stats.rx_xdp, stats.rx_frames);
+    finish(world, guest);
+}
+
+#[test]
+fn several_queues_and_a_restart() {
+    let mut world = World::smp();
+    let options = FrontendOptions {
+        queues: 2,
+        ..with_headroom("256")
+    };
+    let guest = world.guest(1, options);
+    guest.exercise();
+    world.restart_daemon();
+    guest.exercise();
+    assert_eq!(headroom(&world, &guest), 256);
+    let stats = guest.stats();
+    assert_eq!(stats.rx_xdp, stats.rx_frames);
+    finish(world, guest);
+}
+
+/// A guest between Reconfiguring and Connected when the daemon dies: the next one answers.
+#[test]
+fn a_daemon_that_dies_in_the_midst_of_it() {
+    let mut world = World::new();
+    let guest = world.guest(1, linux());
+    guest.exercise();
+    world.machine.stop_daemon().unwrap();
+    let vif = guest.vif.clone();
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| guest.with(|netfront| netfront.set_headroom(256, PATIENCE)));
+        until("the guest asks", || {
+            let state = format!("{}/state", vif.frontend_dir());
+            world.toolstack().read(&state).unwrap().as_deref() == Some("7")
+        });
+        world.machine.start_daemon().unwrap();
+        waiting.join().unwrap()
+    });
+    waiting.unwrap();
+    until("the backend is connected again", || {
+        world.backend_state(&vif).as_deref() == Some("4")
+    });
+    guest.exercise();
+    assert_eq!(headroom(&world, &guest), 256);
+    finish(world, guest);
+}
+
+/// What a live guest writes ends its vif with a reason, and it can come back.
+fn each_ends_the_vif(lies: &[(&str, &[u8], &str)]) {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, linux());
+    for (key, value, text) in lies {
+        let node = format!("{}/{key}", vif.frontend_dir());
+        write(&hood, &node, value);
+        hood.assert_closed(&vif, text);
+        write(&hood, &node, b"0");
+        netfront.close(PATIENCE).unwrap();
+        netfront.open(PATIENCE).unwrap();
+        until("the error is forgiven", || hood.world.error(&vif).is_none());
+    }
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
+/// As the guest itself would, but with any bytes.
+fn write(hood: &Neighbourhood, node: &str, value: &[u8]) {
+    let (node, value) = (node.to_owned(), value.to_vec());
+    hood.world
+        .machine
+        .xenstored()
+        .with(move |store| store.write(&node, value))
+        .unwrap();
+}
+
+#[test]
+fn a_headroom_that_leaves_the_page() {
+    let values = ["2579", "4096", "32767", "65535", "65792"];
+    each_ends_the_vif(&values.map(|value| ("xdp-headroom", value.as_bytes(), "0 to 2578 bytes")));
+}
+
+#[test]
+fn values_that_are_none() {
+    for key in ["xdp-headroom", "request-multicast-control", "disconnect"] {
+        let values: [&[u8]; 3] = [b"-1", &[b'9'; 4_000], b"\xff\xfe"];
+        each_ends_the_vif(&values.map(|value| (key, value, key)));
+    }
+}
+
+#[test]
+fn a_bad_headroom_at_reconfiguring() {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, linux());
+    // The backend may look before or after the value is written; it may even answer in between.
+    let _may_be_closed = netfront.set_headroom(65_535, PATIENCE);
+    hood.assert_closed(&vif, "xdp-headroom");
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
+/// Changing one's mind as fast as one can costs the backend a bounded amount of work, and the last word counts.
+#[test]
+fn a_guest_that_cannot_decide() {
+    let hood = neighbourhood();
+    let (vif, netfront) = hood.world.raw(1, linux());
+    for n in 0..2_000 {
+        let store = netfront.store();
+        store
+            .set_raw("xdp-headroom", if n % 2 == 0 { "256" } else { "0" })
+            .unwrap();
+        store
+            .set_raw(
+                "request-multicast-control",
+                if n % 3 == 0 { "1" } else { "0" },
+            )
+            .unwrap();
+        store
+            .set_raw("disconnect", if n % 5 == 0 { "1" } else { "0" })
+            .unwrap();
+        store
+            .set_raw("state", if n % 2 == 0 { "7" } else { "4" })
+            .unwrap();
+        store.set_raw(&format!("queue-{}", n % 7), "x").unwrap();
+    }
+    netfront.store().set_raw("xdp-headroom", "128").unwrap();
+    until("the last word counts", || {
+        let now = hood.world.vif_status(&vif).unwrap();
+        now.features.xdp_headroom == 128
+            && now.carrier == Some(true)
+            && hood.world.backend_state(&vif).as_deref() == Some("4")
+    });
+    hood.assert_unharmed();
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}

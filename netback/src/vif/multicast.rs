@@ -244,7 +244,8 @@ mod tests {
                         filter.change(Multicast::Add(address)).unwrap();
                         filter.change(Multicast::Del(address)).unwrap();
                     }
-                    filter.change(Multicast::Add(nth(queue))).unwrap();
+                    // An address that no other queue touches.
+                    filter.change(Multicast::Add(nth(200 + queue))).unwrap();
                 });
             }
         });

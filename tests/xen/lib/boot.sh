@@ -10,6 +10,7 @@
 : "${XEN_DOM0_CPUS:=1}"
 : "${XEN_BOOT_TIMEOUT:=600}" # seconds until dom0 must have reported that it is up
 : "${XEN_QEMU_OPTIONS:=}"     # more options for QEMU, as "-icount shift=0,sleep=off"
+: "${XEN_OPTIONS:=}"          # more options for Xen, as "dom0_vcpus_pin"
 
 # Flags that Xen or a PV kernel under TCG cannot live with are taken away (smap, smep, pku: dom0 faults at once; rdtscp: PVH guests do not boot
 # under the emulated SVM); erms makes the emulator count copies byte by byte. With xsave, and so with AVX, QEMU 7.2 loses vector registers when Xen
@@ -28,7 +29,7 @@ boot_xen() {
         -display none -monitor none -nic none -no-reboot \
         -serial "file:$work/console.log" -serial "file:$work/report.log" \
         -kernel "$images/xen" \
-        -append "dom0_mem=${XEN_DOM0_MEMORY}M,max:${XEN_DOM0_MEMORY}M dom0_max_vcpus=$XEN_DOM0_CPUS com1=115200,8n1 console=com1 noreboot=no" \
+        -append "dom0_mem=${XEN_DOM0_MEMORY}M,max:${XEN_DOM0_MEMORY}M dom0_max_vcpus=$XEN_DOM0_CPUS com1=115200,8n1 console=com1 noreboot=no $XEN_OPTIONS" \
         -initrd "$images/vmlinux console=hvc0 quiet $*,$initrd" \
         </dev/null >"$work/qemu.log" 2>&1 &
     qemu_pid=$!

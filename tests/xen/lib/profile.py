@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turns the blocks that profile.c counted into a table: instructions by domain and function.
+
+usage: profile.py WORKDIR NAME, with WORKDIR/NAME.blocks, WORKDIR/report.log and the daemon, WORKDIR/netback. Called by tests/xen/bench.
+
+dom0 is pinned to processor 0 and the guest to processor 1, so the processor tells on whose behalf the hypervisor worked.
+Figures are instructions per packet that the guest's network driver sent or received, whichever is more, and calls per packet.
+"""
+import base64
+import bisect
+import collections
+import gzip
+import os
+import re
+import subprocess
+import sys
+import time
+
+XEN_BEGINS, XEN_ENDS = 0xFFFF82D000000000, 0xFFFF83FFFFFFFFFF  # Xen's image and what it makes up at run time (stubs)
+KERNEL_BEGINS = 0xFFFF800000000000
+ROWS = 45
+
+
+class Symbols:
+    """Names of addresses: the nearest symbol at or below."""
+
+    def __init__(self, pairs):
+        self.pairs = sorted(pairs)
+        self.addresses = [address for address, _ in self.pairs]
+
+    def find(self, address):
+        """(name, whether the address is the symbol's own)"""
+        at = bisect.bisect_right(self.addresses, address) - 1
+        if at < 0:
+            return "?", False
+        begin, name = self.pairs[at]
+        return name, begin == address
+
+
+def sent_files(report):
+    """The files that dom0 sent between its other lines; of those with one name, the last."""
+    files, lines = {}, None
+    with open(report, encoding="ascii", errors="replace") as stream:
+        for line in stream:
+            if line.startswith("@file "):
+                lines = files[line.split()[1]] = []
+            elif line.startswith("= ") and lines is not None:
+                lines.append(line[2:].strip())
+    return {name: gzip.decompress(base64.b64decode("".join(lines))).decode() for name, lines in files.items()}
+
+
+def symbols_of(text):
+    return [(int(address, 16), name) for address, name in (line.split()[:2] for line in text.splitlines() if line)]
+
+
+def daemon_symbols(maps, binary):
+    """(begin, end, Symbols) of the daemon's own code."""
+    for line in maps.splitlines():
+        field = line.split()
+        if len(field) > 5 and field[5].endswith("/netback") and "x" in field[1]:
+            begin, end = (int(part, 16) for part in field[0].split("-"))
+            base = begin - int(field[2], 16)
+            break
+    else:
+        return 0, 0, Symbols([])
+    # The file's own addresses: those of the segment that is mapped there.
+    headers = subprocess.run(["readelf", "-lW", binary], check=True, capture_output=True, text=True).stdout
+    for offset, address in re.findall(r"LOAD\s+(0x[0-9a-f]+)\s+(0x[0-9a-f]+).*R E", headers):
+        base += int(offset, 16) - int(address, 16)
+    names = subprocess.run(["nm", "-C", "--defined-only", binary], check=True, capture_output=True, text=True).stdout
+    pairs = []
+    for line in names.splitlines():
+        address, kind, name = line.split(" ", 2)
+        if kind in "tTwW":
+            pairs.append((base + int(address, 16), re.sub(r"::h[0-9a-f]{16}$", "", name)))
+    return begin, end, Symbols(pairs)
+
+
+def wait_for(path):
+    """The emulator writes it while dom0 goes on."""
+    for _ in range(600):
+        if os.path.exists(path):
+            return
+        time.sleep(0.1)
+
+
+def main(work, name):
+    files = sent_files(f"{work}/report.log")
+    kernel = Symbols(symbols_of(files["kernel"]))
+    guest = Symbols(symbols_of(files.get("guest", "")))
+    guest_module = (guest.addresses[0], guest.addresses[-1] + 4096) if guest.addresses else (0, 0)
+    xen = Symbols(symbols_of(files["xen"]))
+    daemon_begin, daemon_end, daemon = (0, 0, Symbols([]))
+    if name.startswith("netback") and "daemon" in files:
+        daemon_begin, daemon_end, daemon = daemon_symbols(files["daemon"], f"{work}/netback")
+
+    def place(cpu, address):
+        domain = ["dom0", "guest"][cpu]
+        if XEN_BEGINS <= address <= XEN_ENDS:
+            return f"Xen for {domain}", xen.find(address)
+        if address >= KERNEL_BEGINS:
+            if cpu == 1 and guest_module[0] <= address < guest_module[1]:
+                return "guest kernel", guest.find(address)
+            return f"{domain} kernel", kernel.find(address)
+        if cpu == 0 and daemon_begin <= address < daemon_end:
+            return "netback", daemon.find(address)
+        return f"{domain} processes", ("other than netback" if cpu == 0 else "all", False)
+
+    wait_for(f"{work}/{name}.blocks")
+    instructions = collections.Counter()
+    calls = collections.Counter()
+    with open(f"{work}/{name}.blocks", encoding="ascii") as stream:
+        for line in stream:
+            address, count, *runs = line.split()
+            for cpu in (0, 1):
+                if (times := int(runs[cpu])) == 0:
+                    continue
+                room, (function, is_entry) = place(cpu, int(address, 16))
+                instructions[room, function] += times * int(count)
+                if is_entry:
+                    calls[room, function] += times
+    packets = max(calls["guest kernel", "xennet_start_xmit"], calls["guest kernel", "eth_type_trans"], 1)
+    rooms = collections.Counter()
+    for (room, _), count in instructions.items():
+        rooms[room] += count
+    total = sum(rooms.values())
+    print(f"{name}: {packets} packets, {total} instructions, {total / packets:.0f} per packet\n")
+    for room, count in rooms.most_common():
+        print(f"{count / packets:12.0f}  {100 * count / total:5.1f} %  {room}")
+    for room, _ in rooms.most_common():
+        print(f"\n{room}: instructions per packet, calls per packet, function")
+        mine = collections.Counter({f: c for (r, f), c in instructions.items() if r == room})
+        for function, count in mine.most_common(ROWS):
+            print(f"{count / packets:12.1f} {calls[room, function] / packets:9.3f}  {function}")
+
+
+main(*sys.argv[1:])

@@ -33,4 +33,4 @@ pub use mac::MacAddr;
 pub use monitor::LinkMonitor;
 pub use run::{ScriptProgress, ScriptRun};
 pub use script::{ScriptExit, ScriptState};
-pub use tap::{Tap, TapError, TapOffload, TapOptions};
+pub use tap::{Tap, TapError, TapOffload, TapOptions, TapWriter};

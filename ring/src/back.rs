@@ -241,6 +241,13 @@ impl<R: RingKind, P: Page> BackRing<R, P> {
         Ok(self.unconsumed()? > 0)
     }
 
+    /// Whether the frontend has published anything since the last look. A hint, for a backend that
+    /// looks before it sleeps; judging the index is left to [`unconsumed`](Self::unconsumed).
+    #[must_use]
+    pub fn is_stirring(&self) -> bool {
+        Index::new(self.page.load(REQ_PROD, Relaxed)) != self.req_seen
+    }
+
     /// As [`arm`](Self::arm) for a ring on which `wanted` requests are needed at once. `true`:
     /// they are there; `false`: an event will come when the frontend adds any.
     ///

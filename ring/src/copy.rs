@@ -15,13 +15,17 @@ use crate::error::SysError;
 use crate::ids::{DomId, GrantRef};
 use crate::layout::PAGE_SIZE;
 use crate::sys::mapped::Arena;
+use crate::sys::segments::{Segment, Segments};
 
 /// Copy operations and the memory on our side of them. See the module documentation.
 #[derive(Debug)]
 pub struct CopyBatch {
     arena: Arena,
-    segments: Vec<Segment>,
+    ops: Vec<CopyOp>,
+    statuses: Vec<GrantStatus>,
     capacity: usize,
+    /// The operations as the kernel wants them; only of use to [`crate::sys::gntdev`].
+    segments: Segments,
 }
 
 impl CopyBatch {
@@ -32,16 +36,24 @@ impl CopyBatch {
     ///
     /// The kernel refused the memory.
     pub fn new(ops: usize, bytes: usize) -> Result<Self, SysError> {
-        Ok(Self {
-            arena: Arena::new(bytes)?,
-            segments: Vec::with_capacity(ops),
+        Ok(Self::over(Arena::new(bytes)?, ops))
+    }
+
+    /// A batch of at most `ops` operations over this arena.
+    pub(crate) fn over(arena: Arena, ops: usize) -> Self {
+        Self {
+            arena,
+            ops: Vec::with_capacity(ops),
+            statuses: Vec::with_capacity(ops),
             capacity: ops,
-        })
+            segments: Segments::for_ops(ops),
+        }
     }
 
     /// Forgets all operations. The arena's bytes stay as they are.
     pub fn clear(&mut self) {
-        self.segments.clear();
+        self.ops.clear();
+        self.statuses.clear();
     }
 
     /// Adds a copy of `len` bytes at `offset` of a granted page to position `at` of the arena.
@@ -58,14 +70,12 @@ impl CopyBatch {
         len: u16,
         at: usize,
     ) -> Result<usize, BatchFull> {
-        let local = self.local(at, offset, len)?;
-        self.push(Segment {
-            source: foreign(dom, gref, offset),
-            dest: local,
+        self.push(CopyOp::FromGuest {
+            dom,
+            gref,
+            offset,
             len,
-            flags: SOURCE_GREF,
-            status: GrantStatus::GENERAL_ERROR.0,
-            pad: 0,
+            at,
         })
     }
 
@@ -83,14 +93,12 @@ impl CopyBatch {
         gref: GrantRef,
         offset: u16,
     ) -> Result<usize, BatchFull> {
-        let local = self.local(at, offset, len)?;
-        self.push(Segment {
-            source: local,
-            dest: foreign(dom, gref, offset),
+        self.push(CopyOp::ToGuest {
+            at,
             len,
-            flags: DEST_GREF,
-            status: GrantStatus::GENERAL_ERROR.0,
-            pad: 0,
+            dom,
+            gref,
+            offset,
         })
     }
 
@@ -98,21 +106,27 @@ impl CopyBatch {
     /// operation has, it is a general error: never a success by omission.
     #[must_use]
     pub fn status(&self, op: usize) -> GrantStatus {
-        self.segments
-            .get(op)
-            .map_or(GrantStatus::GENERAL_ERROR, |op| GrantStatus(op.status))
+        let status = self.statuses.get(op).copied();
+        status.unwrap_or(GrantStatus::GENERAL_ERROR)
+    }
+
+    /// Whether all these operations ended well.
+    #[must_use]
+    pub fn all_ok(&self, ops: Range<usize>) -> bool {
+        let statuses = self.statuses.get(ops);
+        statuses.is_some_and(|statuses| statuses.iter().all(|status| status.is_ok()))
     }
 
     /// How many operations have been added.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.segments.len()
+        self.ops.len()
     }
 
     /// Whether there is no operation.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+        self.ops.is_empty()
     }
 
     /// How many operations it can hold.
@@ -139,56 +153,68 @@ impl CopyBatch {
         self.arena.get_mut(range).unwrap_or_default()
     }
 
-    /// The operations in order, decoded: what a simulated hypervisor carries out.
+    /// The operations in order: what a simulated hypervisor carries out.
     pub fn ops(&self) -> impl ExactSizeIterator<Item = CopyOp> + '_ {
-        self.segments
-            .iter()
-            .map(|segment| segment.decode(self.arena.address()))
+        self.ops.iter().copied()
     }
 
-    /// Operation number `op`, decoded. With this a simulated hypervisor can walk the batch while
-    /// it writes to the arena.
+    /// Operation number `op`. With this a simulated hypervisor can walk the batch while it writes
+    /// to the arena.
     #[must_use]
     pub fn op(&self, op: usize) -> Option<CopyOp> {
-        self.segments
-            .get(op)
-            .map(|segment| segment.decode(self.arena.address()))
+        self.ops.get(op).copied()
     }
 
     /// Sets how operation `op` ended, as a simulated hypervisor does. An operation that is not
     /// there is left out.
     pub fn set_status(&mut self, op: usize, status: GrantStatus) {
-        if let Some(segment) = self.segments.get_mut(op) {
-            segment.status = status.0;
+        if let Some(place) = self.statuses.get_mut(op) {
+            *place = status;
         }
     }
 
-    /// The operations as the kernel wants them.
-    pub(crate) const fn segments_mut(&mut self) -> &mut [Segment] {
-        self.segments.as_mut_slice()
+    /// Has `carry_out` do the operations in the kernel's form, and takes over how they ended.
+    ///
+    /// # Errors
+    ///
+    /// That of `carry_out`; no status has changed then.
+    pub(crate) fn with_segments<E>(
+        &mut self,
+        carry_out: impl FnOnce(&mut [Segment]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.segments.encode(&self.ops, &self.arena);
+        carry_out(self.segments.as_mut_slice())?;
+        self.segments.take_statuses(&mut self.statuses);
+        Ok(())
     }
 
-    /// Checks both ranges and gives the address of ours.
-    fn local(&self, at: usize, offset: u16, len: u16) -> Result<u64, BatchFull> {
+    /// Both ranges are checked before an operation is added.
+    fn push(&mut self, op: CopyOp) -> Result<usize, BatchFull> {
+        let (CopyOp::FromGuest {
+            offset, len, at, ..
+        }
+        | CopyOp::ToGuest {
+            offset, len, at, ..
+        }) = op;
         if usize::from(offset) + usize::from(len) > PAGE_SIZE {
             return Err(BatchFull::Page { offset, len });
         }
         let size = self.arena.len();
-        match at.checked_add(usize::from(len)) {
-            Some(end) if end <= size => Ok(self.arena.address() + at as u64),
-            _ => Err(BatchFull::Arena { at, len, size }),
+        if at
+            .checked_add(usize::from(len))
+            .is_none_or(|end| end > size)
+        {
+            return Err(BatchFull::Arena { at, len, size });
         }
-    }
-
-    fn push(&mut self, segment: Segment) -> Result<usize, BatchFull> {
-        let op = self.segments.len();
-        if op >= self.capacity {
+        let number = self.ops.len();
+        if number >= self.capacity {
             return Err(BatchFull::Operations {
                 capacity: self.capacity,
             });
         }
-        self.segments.push(segment);
-        Ok(op)
+        self.ops.push(op);
+        self.statuses.push(GrantStatus::GENERAL_ERROR);
+        Ok(number)
     }
 }
 
@@ -221,7 +247,7 @@ pub enum BatchFull {
     },
 }
 
-/// One operation of a batch, as a simulated hypervisor sees it.
+/// One operation of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyOp {
     /// From a granted page to the arena.
@@ -314,74 +340,6 @@ impl fmt::Display for GrantStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name(), self.0)
     }
-}
-
-/// `struct gntdev_grant_copy_segment`: what the kernel reads and, for the status, writes.
-///
-/// A side is a union of a virtual address and {reference u32, offset u16, domain u16}; both take
-/// eight bytes, which are kept here as one integer.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Segment {
-    source: u64,
-    dest: u64,
-    len: u16,
-    flags: u16,
-    status: i16,
-    pad: u16,
-}
-
-const SOURCE_GREF: u16 = 1;
-const DEST_GREF: u16 = 2;
-
-const _: () = {
-    use std::mem::{align_of, offset_of};
-    assert!(size_of::<Segment>() == 24 && align_of::<Segment>() == 8);
-    assert!(offset_of!(Segment, source) == 0 && offset_of!(Segment, dest) == 8);
-    assert!(offset_of!(Segment, len) == 16 && offset_of!(Segment, flags) == 18);
-    assert!(offset_of!(Segment, status) == 20);
-};
-
-impl Segment {
-    /// The operation that was encoded, given where the arena starts.
-    fn decode(&self, arena: u64) -> CopyOp {
-        let at = |address: u64| usize::try_from(address.wrapping_sub(arena)).unwrap_or(usize::MAX);
-        let len = self.len;
-        if self.flags == SOURCE_GREF {
-            let (dom, gref, offset) = split_foreign(self.source);
-            CopyOp::FromGuest {
-                dom,
-                gref,
-                offset,
-                len,
-                at: at(self.dest),
-            }
-        } else {
-            let (dom, gref, offset) = split_foreign(self.dest);
-            CopyOp::ToGuest {
-                at: at(self.source),
-                len,
-                dom,
-                gref,
-                offset,
-            }
-        }
-    }
-}
-
-/// The guest's side of a segment.
-fn foreign(dom: DomId, gref: GrantRef, offset: u16) -> u64 {
-    u64::from(gref.raw()) | u64::from(offset) << 32 | u64::from(dom.raw()) << 48
-}
-
-fn split_foreign(side: u64) -> (DomId, GrantRef, u16) {
-    let [r0, r1, r2, r3, o0, o1, d0, d1] = side.to_le_bytes();
-    let gref = GrantRef::new(u32::from_le_bytes([r0, r1, r2, r3]));
-    (
-        DomId::new(u16::from_le_bytes([d0, d1])),
-        gref,
-        u16::from_le_bytes([o0, o1]),
-    )
 }
 
 #[cfg(test)]

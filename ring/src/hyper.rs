@@ -37,6 +37,14 @@ pub trait Grants: Send {
         access: Access,
     ) -> Result<StaticPage, SysError>;
 
+    /// A batch of at most `ops` operations over `bytes` bytes of memory, of the kind that copies
+    /// of this domain, `own`, are done best with.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory.
+    fn batch(&self, own: DomId, ops: usize, bytes: usize) -> Result<CopyBatch, SysError>;
+
     /// Carries out every operation of the batch; the outcome of each is then in
     /// [`CopyBatch::status`]. An empty batch costs no call.
     ///

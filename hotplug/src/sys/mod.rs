@@ -13,3 +13,4 @@ pub(crate) mod link;
 pub(crate) mod packet;
 pub(crate) mod process;
 pub(crate) mod tun;
+pub(crate) mod uring;

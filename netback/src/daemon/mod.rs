@@ -142,9 +142,10 @@ impl Daemon {
                 Interest::READABLE,
             )
             .map_err(DaemonError::Links)?;
-        let workers = Workers::start(config.worker_count(), hypervisor, &waker)?;
         let (store, domid) =
             Store::open(connect, registry()?, STORE).map_err(DaemonError::Store)?;
+        let own = xen_ring::DomId::new(domid.raw());
+        let workers = Workers::start(config.worker_count(), hypervisor, own, &waker)?;
         let host = Host::new(config, store, workers, registry()?);
         let stop = Stopper {
             stop: Arc::default(),

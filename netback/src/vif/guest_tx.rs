@@ -13,10 +13,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrayvec::ArrayVec;
 use hotplug::Tap;
 use nix::errno::Errno;
 use xen_ring::netif::{self, Fragment, Status, TxLimits, TxPacket, TxRing, TxSlot, Verdict};
-use xen_ring::{BackRing, CopyBatch, DomId, Grants, PeerFault, StaticPage};
+use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE, PeerFault, StaticPage};
 
 use super::bucket::{Bucket, Meter};
 use super::control::statics::StaticGrants;
@@ -25,7 +26,7 @@ use super::fault::Fault;
 use super::live::Live;
 use super::offload::header_for_tap;
 use super::vnet::VNET_HDR_LEN;
-use super::workbench::{Cursor, PlannedTx, Slots, Workbench};
+use super::workbench::{BURST_FRAMES, Cursor, PlannedTx, Slots, Workbench};
 
 /// The tx half of a queue pair.
 #[derive(Debug)]
@@ -105,6 +106,11 @@ impl GuestTx {
         Ok(turn)
     }
 
+    /// Whether the guest has published anything since the last turn.
+    pub(super) fn is_stirring(&self) -> bool {
+        self.ring.is_stirring()
+    }
+
     /// Arms the ring's event. `true` if the guest has published more meanwhile.
     pub(super) fn arm(&mut self) -> Result<bool, PeerFault> {
         self.ring.arm()
@@ -137,10 +143,7 @@ impl GuestTx {
             let rest = slots.get(*next..taken).unwrap_or_default();
             let packet = netif::next_packet(rest, &self.limits)?;
             let size = packet.size as usize;
-            let head = packet
-                .fragments(rest)
-                .next()
-                .map_or(0, |first| usize::from(first.len));
+            let head = head_of(packet.fragments(rest).map(|fragment| fragment.len));
             let full = packet.slots > batch.capacity() - batch.len();
             let Some(frame) = cursor.place(size, head).filter(|_| !full) else {
                 return Ok(Ended::Full);
@@ -173,6 +176,7 @@ impl GuestTx {
                 ops: first_op..batch.len(),
                 here,
                 frame,
+                ready: false,
             });
         }
         Ok(Ended::Full)
@@ -194,9 +198,14 @@ impl GuestTx {
     fn answer<G>(&mut self, bench: &Workbench<G>) -> Result<bool, Fault> {
         for planned in &bench.tx_burst {
             let slots = bench.slots.get(planned.slots.clone()).unwrap_or_default();
-            let answers = planned
-                .packet
-                .responses_with(slots, |slot| planned.status_of(slot, slots, &bench.batch));
+            let arrived = planned.is_copied(&bench.batch);
+            let answers = planned.packet.responses_with(slots, |slot| {
+                if arrived {
+                    Status::Okay
+                } else {
+                    planned.status_of(slot, slots, &bench.batch)
+                }
+            });
             for answer in answers {
                 self.ring.respond(answer)?;
             }
@@ -211,15 +220,29 @@ fn read(page: &StaticPage, fragment: Fragment, into: &mut [u8]) -> bool {
     into.len() == usize::from(fragment.len) && page.copy_from(fragment.offset.into(), into).is_ok()
 }
 
+/// Bytes before the first fragment that fills a page; from there on most do.
+fn head_of(mut lengths: impl Iterator<Item = u16>) -> usize {
+    let mut head = 0;
+    let full = lengths.find_map(|len| {
+        if usize::from(len) == PAGE_SIZE {
+            return Some(head);
+        }
+        head += usize::from(len);
+        None
+    });
+    full.unwrap_or_default()
+}
+
 impl PlannedTx {
+    /// Whether it is to be delivered and is here as a whole.
     fn is_copied(&self, batch: &CopyBatch) -> bool {
-        self.ops.clone().all(|op| batch.status(op).is_ok())
+        self.packet.verdict == Verdict::Deliver && batch.all_ok(self.ops.clone())
     }
 
-    /// A slot whose copy failed is an error, and so is every slot of a packet that is refused.
+    /// Of a packet that is not: a slot whose copy failed is an error, and so is every slot of a
+    /// packet that is refused.
     fn status_of(&self, slot: usize, slots: &[TxSlot], batch: &CopyBatch) -> Status {
         match self.packet.verdict {
-            Verdict::Deliver if self.is_copied(batch) => Status::Okay,
             Verdict::Deliver => {
                 let failed = self
                     .packet
@@ -238,27 +261,38 @@ impl PlannedTx {
 /// Writes the frames that arrived whole to the tap, unless the link is cut.
 fn deliver<G>(bench: &mut Workbench<G>, tap: &Tap, cut: bool, counters: &DirectionCounters) {
     let Workbench {
-        batch, tx_burst, ..
+        batch,
+        tx_burst,
+        writer,
+        ..
     } = bench;
-    for planned in tx_burst.iter() {
-        let delivered = match planned.packet.verdict {
+    for planned in tx_burst.iter_mut() {
+        let ready = match planned.packet.verdict {
             Verdict::Deliver if cut => Err(DropReason::LinkDown),
-            Verdict::Deliver => deliver_one(batch, planned, tap, counters),
+            Verdict::Deliver => put_header(batch, planned, counters),
             Verdict::Drop(reason) => Err(reason.into()),
             // Carried out when it was planned; there is no frame.
             Verdict::Multicast(_) => continue,
         };
-        match delivered {
-            Ok(()) => counters.delivered(planned.frame.len()),
+        match ready {
+            Ok(()) => planned.ready = true,
             Err(reason) => counters.dropped(reason),
         }
     }
+    let ready = tx_burst.iter().filter(|planned| planned.ready);
+    let frames: ArrayVec<&[u8], BURST_FRAMES> = ready
+        .map(|planned| batch.bytes(planned.frame.start - VNET_HDR_LEN..planned.frame.end))
+        .collect();
+    writer.write(tap, &frames, |_, written| match written {
+        Ok(len) => counters.delivered(len.saturating_sub(VNET_HDR_LEN)),
+        Err(error) => counters.dropped(refusal(&error)),
+    });
 }
 
-fn deliver_one(
+/// Puts the header for the tap before a frame that arrived whole.
+fn put_header(
     batch: &mut CopyBatch,
     planned: &PlannedTx,
-    tap: &Tap,
     counters: &DirectionCounters,
 ) -> Result<(), DropReason> {
     let PlannedTx { packet, frame, .. } = planned;
@@ -269,13 +303,10 @@ fn deliver_one(
     if made.repaired {
         counters.repaired();
     }
-    let start = frame.start - VNET_HDR_LEN;
     batch
-        .bytes_mut(start..frame.start)
+        .bytes_mut(frame.start - VNET_HDR_LEN..frame.start)
         .copy_from_slice(&made.header.to_bytes());
-    tap.write(batch.bytes(start..frame.end))
-        .map(|_| ())
-        .map_err(|error| refusal(&error))
+    Ok(())
 }
 
 /// Why the tap did not take a frame. EIO is a tap that is not up; EAGAIN, ENOBUFS and ENOMEM are

@@ -86,8 +86,8 @@ pub struct Turned {
 pub enum Turn {
     /// There is more to do: in the next round.
     Again,
-    /// Nothing to do until the next event: rings are armed, event channels unmasked.
-    Idle,
+    /// Nothing to do for now. Nobody will say when there is: look again, or [`QueuePair::rest`].
+    Dry,
     /// Nothing to do until the next event or this moment, whichever is first.
     Wait(Instant),
 }
@@ -203,19 +203,41 @@ impl QueuePair {
         if rx.notify {
             self.notify(channels, self.ports.rx());
         }
-        // A guest that waits for credit is not to signal what it adds to the queue meanwhile.
-        let next =
-            if self.control.is_due() || rx.more || (tx.blocked_until.is_none() && self.tx.arm()?) {
-                Turn::Again
-            } else {
+        let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
+        let next = match due {
+            _ if self.control.is_due() || rx.more => Turn::Again,
+            // A guest that waits for credit is not to signal what it adds to the queue meanwhile.
+            Some(_) if tx.blocked_until.is_none() && self.tx.arm()? => Turn::Again,
+            Some(due) => {
                 self.unmask(channels);
-                let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
-                due.map_or(Turn::Idle, Turn::Wait)
-            };
+                Turn::Wait(due)
+            }
+            None if self.tx.is_stirring() => Turn::Again,
+            None => Turn::Dry,
+        };
         Ok(Turned {
             next,
             flow: rx.flow,
         })
+    }
+
+    /// Whether the guest has sent something since the last turn.
+    pub fn is_stirring(&self) -> bool {
+        self.tx.is_stirring()
+    }
+
+    /// Arms the ring and unmasks the event channels: an event will tell when there is something
+    /// to do. `false` if there is already.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault`]: the pair is of no more use.
+    pub fn rest(&mut self, channels: &impl EventChannels) -> Result<bool, Fault> {
+        if self.tx.arm()? {
+            return Ok(false);
+        }
+        self.unmask(channels);
+        Ok(true)
     }
 
     /// Does what another queue of the same vif says.

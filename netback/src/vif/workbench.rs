@@ -11,8 +11,9 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
+use hotplug::TapWriter;
 use xen_ring::netif::{Extra, RxFlags, RxRequest, TxPacket, TxSlot};
-use xen_ring::{CopyBatch, GrantStatus, Grants, PAGE_SIZE, SysError};
+use xen_ring::{CopyBatch, DomId, GrantStatus, Grants, PAGE_SIZE, SysError};
 
 use super::vnet::VNET_HDR_LEN;
 use crate::logging::{RateLimited, if_any};
@@ -37,6 +38,7 @@ const FRAME_ALIGN: usize = 64;
 pub struct Workbench<G> {
     pub(super) grants: G,
     pub(super) batch: CopyBatch,
+    pub(super) writer: TapWriter,
     pub(super) slots: Box<[TxSlot]>,
     pub(super) tx_burst: ArrayVec<PlannedTx, BURST_FRAMES>,
     pub(super) rx_burst: ArrayVec<PlannedRx, BURST_FRAMES>,
@@ -75,6 +77,8 @@ pub(super) struct PlannedTx {
     pub(super) here: Slots,
     /// Its bytes in the batch's buffers, with room for the virtio header before them.
     pub(super) frame: Range<usize>,
+    /// It goes to the tap: it is here as a whole, and its header before it.
+    pub(super) ready: bool,
 }
 
 /// A set of slots of one packet.
@@ -119,16 +123,17 @@ pub(super) struct Taken {
     pub(super) op: Option<usize>,
 }
 
-impl<G> Workbench<G> {
-    /// Allocates a worker's tools around its grant device.
+impl<G: Grants> Workbench<G> {
+    /// Allocates a worker's tools around its grant device. `own` is the domain that this runs in.
     ///
     /// # Errors
     ///
     /// [`SysError`] when there is no memory for the buffers.
-    pub fn new(grants: G) -> Result<Self, SysError> {
+    pub fn new(grants: G, own: DomId) -> Result<Self, SysError> {
         Ok(Self {
+            batch: grants.batch(own, BATCH_OPS, BATCH_BYTES)?,
             grants,
-            batch: CopyBatch::new(BATCH_OPS, BATCH_BYTES)?,
+            writer: TapWriter::new(64),
             slots: vec![TxSlot::default(); TX_RING_SLOTS].into_boxed_slice(),
             tx_burst: ArrayVec::new(),
             rx_burst: ArrayVec::new(),
@@ -147,9 +152,7 @@ impl<G> Workbench<G> {
     pub fn now(&self) -> Instant {
         self.clock.now()
     }
-}
 
-impl<G: Grants> Workbench<G> {
     /// Carries out the burst's copies. If the call as a whole fails, each of them has failed.
     pub(super) fn copy(&mut self) {
         if let Err(error) = self.grants.copy(&mut self.batch) {
@@ -174,12 +177,11 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// Room for a frame of `len` bytes whose first `head` bytes come from one slot. `None` when
-    /// the buffers are full.
+    /// Room for a frame of `len` bytes, of which those after the first `head` come in whole pages.
+    /// `None` when the buffers are full.
     ///
     /// A copy that crosses a page of ours costs Xen two, so a small frame is kept within one
-    /// page, and a large one is placed so that what follows its head begins on a page, as a
-    /// guest's fragments do.
+    /// page, and a large one is placed so that what follows its head begins on a page.
     pub(super) fn place(&mut self, len: usize, head: usize) -> Option<Range<usize>> {
         let earliest = (self.at + VNET_HDR_LEN).next_multiple_of(FRAME_ALIGN);
         let start = if len <= PAGE_SIZE {

@@ -6,7 +6,9 @@
 //! The control thread talks to them in [`Command`]s and hears of them in [`Report`]s, both over
 //! lock-free channels; the waker at either end is the only system call in between.
 
+mod patience;
 mod run;
+mod wait;
 
 use std::io;
 use std::sync::Arc;
@@ -168,7 +170,7 @@ pub(crate) struct Mailbox {
 }
 
 impl Workers {
-    /// Starts `count` workers. `control` wakes the control thread when there is a report.
+    /// Starts `count` workers in the domain `own`. `control` wakes the control thread when there is a report.
     ///
     /// # Errors
     ///
@@ -176,6 +178,7 @@ impl Workers {
     pub fn start<H: Hypervisor>(
         count: usize,
         hypervisor: &H,
+        own: DomId,
         control: &Arc<Waker>,
     ) -> Result<Self, StartError> {
         let (sender, reports) = unbounded();
@@ -189,7 +192,7 @@ impl Workers {
                 reports: sender.clone(),
                 control: Arc::clone(control),
             };
-            let worker = run::Worker::new(hypervisor, poll, mailbox)?;
+            let worker = run::Worker::new(hypervisor, own, poll, mailbox)?;
             let thread = std::thread::Builder::new()
                 .name(format!("netback/{index}"))
                 .spawn(move || worker.run())?;

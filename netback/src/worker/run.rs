@@ -9,17 +9,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hotplug::Tap;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use xen_ring::{EventChannels, Hypervisor, LocalPort, SysError};
+use xen_ring::{DomId, EventChannels, Hypervisor, LocalPort, SysError};
 
+use super::patience::Patience;
 use super::{Command, ConnectRequest, Mailbox, QueueId, Report, WAKER, What};
 use crate::timers::Timers;
-use crate::vif::{ConnectError, QueuePair, Turn, Turned, Workbench};
+use crate::vif::{ConnectError, Fault, QueuePair, Turn, Turned, Workbench};
 
 const EVENT_CHANNELS: Token = Token(1);
 const FIRST_TAP: usize = 2;
@@ -27,36 +28,42 @@ const EVENTS_PER_POLL: usize = 256;
 
 /// One worker, on its own thread.
 pub(super) struct Worker<H: Hypervisor> {
-    poll: Poll,
+    pub(super) poll: Poll,
     mailbox: Mailbox,
-    channels: H::EventChannels,
-    bench: Workbench<H::Grants>,
-    queues: Slab<Served>,
+    pub(super) channels: H::EventChannels,
+    pub(super) bench: Workbench<H::Grants>,
+    pub(super) queues: Slab<Served>,
     by_id: HashMap<QueueId, usize>,
     by_port: HashMap<LocalPort, usize>,
-    ready: VecDeque<usize>,
-    timers: Timers<usize>,
+    pub(super) ready: VecDeque<usize>,
+    /// Queue pairs that have run dry and are not armed: see `wait`.
+    pub(super) dry: Vec<usize>,
+    pub(super) patience: Patience,
+    pub(super) timers: Timers<usize>,
     pending: Vec<LocalPort>,
 }
 
 /// A queue pair and its place in the round.
-struct Served {
+pub(super) struct Served {
     id: QueueId,
-    pair: QueuePair,
+    pub(super) pair: QueuePair,
     /// In `ready` already.
     queued: bool,
+    /// In `dry`.
+    pub(super) dry: bool,
     /// Its timer.
-    wakes_at: Option<Instant>,
+    pub(super) wakes_at: Option<Instant>,
 }
 
 impl<H: Hypervisor> Worker<H> {
     pub(super) fn new(
         hypervisor: &H,
+        own: DomId,
         poll: Poll,
         mailbox: Mailbox,
     ) -> Result<Self, super::StartError> {
         let channels = hypervisor.open_event_channels()?;
-        let bench = Workbench::new(hypervisor.open_grants()?)?;
+        let bench = Workbench::new(hypervisor.open_grants()?, own)?;
         let fd = channels.as_fd().as_raw_fd();
         poll.registry()
             .register(&mut SourceFd(&fd), EVENT_CHANNELS, Interest::READABLE)?;
@@ -69,6 +76,8 @@ impl<H: Hypervisor> Worker<H> {
             by_id: HashMap::new(),
             by_port: HashMap::new(),
             ready: VecDeque::new(),
+            dry: Vec::new(),
+            patience: Patience::default(),
             timers: Timers::default(),
             pending: Vec::new(),
         })
@@ -77,9 +86,7 @@ impl<H: Hypervisor> Worker<H> {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         loop {
-            let polled = self.poll.poll(&mut events, self.timeout());
-            self.bench.new_round();
-            match polled {
+            match self.wait(&mut events) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -103,43 +110,12 @@ impl<H: Hypervisor> Worker<H> {
         }
     }
 
-    /// How long to wait for events. With work at hand, only look whether there are more.
-    fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
-            return Some(Duration::ZERO);
+    /// A queue pair that is of no more use.
+    pub(super) fn fault(&mut self, key: usize, fault: Fault) {
+        if let Some(id) = self.queues.get(key).map(|served| served.id) {
+            self.release(key);
+            self.tell(id, What::Fault(fault));
         }
-        if self.timers.is_empty() {
-            return None;
-        }
-        self.timers.timeout(self.bench.now())
-    }
-
-    /// Marks the queue pairs whose moment has come.
-    fn wake_due(&mut self) {
-        if self.timers.is_empty() {
-            return;
-        }
-        while let Some(key) = self.timers.pop(self.bench.now()) {
-            if let Some(served) = self.queues.get_mut(key) {
-                served.wakes_at = None;
-            }
-            self.make_ready(key);
-        }
-    }
-
-    /// Sees to it that a queue pair has a turn at `at` at the latest. An earlier timer stays: the
-    /// turn that it brings asks again.
-    fn wake_at(&mut self, key: usize, at: Instant) {
-        let Some(served) = self.queues.get_mut(key) else {
-            return;
-        };
-        match served.wakes_at {
-            Some(earlier) if earlier <= at => return,
-            Some(later) => self.timers.cancel(later, key),
-            None => {}
-        }
-        served.wakes_at = Some(at);
-        self.timers.set(at, key);
     }
 
     /// One turn for every queue pair that was ready when the round began.
@@ -158,17 +134,13 @@ impl<H: Hypervisor> Worker<H> {
                     match next {
                         Turn::Again => self.make_ready(key),
                         Turn::Wait(at) => self.wake_at(key, at),
-                        Turn::Idle => {}
+                        Turn::Dry => self.run_dry(key),
                     }
                     if let Some(flow) = flow {
                         self.tell(id, What::Flow(flow));
                     }
                 }
-                Err(fault) => {
-                    let id = served.id;
-                    self.release(key);
-                    self.tell(id, What::Fault(fault));
-                }
+                Err(fault) => self.fault(key, fault),
             }
         }
     }
@@ -212,7 +184,7 @@ impl<H: Hypervisor> Worker<H> {
         }
     }
 
-    fn make_ready(&mut self, key: usize) {
+    pub(super) fn make_ready(&mut self, key: usize) {
         if let Some(served) = self.queues.get_mut(key)
             && !std::mem::replace(&mut served.queued, true)
         {
@@ -278,6 +250,7 @@ impl<H: Hypervisor> Worker<H> {
             id,
             pair,
             queued: false,
+            dry: false,
             wakes_at: None,
         });
         self.by_id.insert(id, key);

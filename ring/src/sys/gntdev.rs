@@ -13,8 +13,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::mapped::{Mapping, count_unmap};
-use super::{ioctl_number, open_device};
-use crate::copy::{CopyBatch, Segment};
+use super::segments::Segment;
+use super::{gntalloc, ioctl_number, open_device};
+use crate::copy::CopyBatch;
 use crate::error::SysError;
 use crate::hyper::Grants;
 use crate::ids::{DomId, GrantRef};
@@ -104,24 +105,31 @@ impl Grants for XenGrants {
             .map_err(|errno| SysError::MapGrant { dom, gref, errno })
     }
 
+    fn batch(&self, own: DomId, ops: usize, bytes: usize) -> Result<CopyBatch, SysError> {
+        match gntalloc::granted_arena(own, bytes) {
+            Ok(arena) => Ok(CopyBatch::over(arena, ops)),
+            // Not to be had everywhere; addresses do as well, and cost more.
+            Err(_) => CopyBatch::new(ops, bytes),
+        }
+    }
+
     fn copy(&self, batch: &mut CopyBatch) -> Result<(), SysError> {
-        let segments = batch.segments_mut();
-        let Some(count) = u32::try_from(segments.len())
-            .ok()
-            .filter(|count| *count > 0)
-        else {
+        if batch.is_empty() {
             return Ok(());
-        };
-        let mut arg = GrantCopy {
-            count,
-            pad: 0,
-            segments: segments.as_mut_ptr(),
-        };
-        // SAFETY: the fd is open; `arg` names `count` initialised segments that are borrowed
-        // mutably across the call; every address in them is a range inside the batch's arena
-        // (CopyBatch checks that), which the same borrow keeps from anybody's sight.
-        let outcome = unsafe { grant_copy(self.fd.as_raw_fd(), &raw mut arg) };
-        outcome.map(drop).map_err(|errno| SysError::Call {
+        }
+        let outcome = batch.with_segments(|segments| {
+            let mut arg = GrantCopy {
+                count: u32::try_from(segments.len()).map_err(|_| Errno::EINVAL)?,
+                pad: 0,
+                segments: segments.as_mut_ptr(),
+            };
+            // SAFETY: the fd is open; `arg` names `count` initialised segments that are borrowed
+            // mutably across the call; every address in them, and every page of ours, is a range
+            // inside the batch's arena (CopyBatch checks that), which the borrow of the batch
+            // keeps from anybody's sight.
+            unsafe { grant_copy(self.fd.as_raw_fd(), &raw mut arg) }.map(drop)
+        });
+        outcome.map_err(|errno| SysError::Call {
             operation: "IOCTL_GNTDEV_GRANT_COPY",
             errno,
         })

@@ -8,7 +8,7 @@
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +16,8 @@ use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::SysError;
+use crate::ids::{DomId, GrantRef};
+use crate::layout::PAGE_SIZE;
 use crate::page::Access;
 
 static FAILED_UNMAPS: AtomicU64 = AtomicU64::new(0);
@@ -106,6 +108,33 @@ pub(crate) struct Arena {
     memory: Mapping,
     /// What the caller asked for; the mapping may be longer by the rest of a page.
     len: usize,
+    grants: Option<OwnGrants>,
+}
+
+/// The pages of an arena, granted to ourselves: a copy names them by these.
+#[derive(Debug)]
+struct OwnGrants {
+    own: DomId,
+    /// One for each page.
+    refs: Box<[GrantRef]>,
+    /// Keeps the grants; `None` in tests.
+    _device: Option<OwnedFd>,
+}
+
+/// What the hypervisor knows a byte of an arena by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A virtual address, of which the kernel finds the page.
+    Address(u64),
+    /// A byte of a page that is granted to ourselves.
+    Granted {
+        /// Ourselves.
+        dom: DomId,
+        /// The page.
+        gref: GrantRef,
+        /// The byte in it.
+        offset: u16,
+    },
 }
 
 impl Arena {
@@ -114,7 +143,40 @@ impl Arena {
         Ok(Self {
             memory: Mapping::anonymous(len)?,
             len,
+            grants: None,
         })
+    }
+
+    /// Takes pages that are granted to `own`, this domain itself: one reference for each, valid
+    /// as long as `device` is open.
+    pub(crate) fn granted(
+        memory: Mapping,
+        own: DomId,
+        refs: Box<[GrantRef]>,
+        device: OwnedFd,
+    ) -> Self {
+        let len = refs.len() * PAGE_SIZE;
+        Self {
+            len: len.min(memory.len()),
+            memory,
+            grants: Some(OwnGrants {
+                own,
+                refs,
+                _device: Some(device),
+            }),
+        }
+    }
+
+    /// What a copy is to call the byte at `at`, which must lie inside or be the end.
+    pub(crate) fn place(&self, at: usize) -> Place {
+        let granted = self.grants.as_ref().and_then(|grants| {
+            Some(Place::Granted {
+                dom: grants.own,
+                gref: *grants.refs.get(at / PAGE_SIZE)?,
+                offset: u16::try_from(at % PAGE_SIZE).ok()?,
+            })
+        });
+        granted.unwrap_or_else(|| Place::Address(self.address() + at as u64))
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -125,6 +187,17 @@ impl Arena {
     /// gets it as a number.
     pub(crate) fn address(&self) -> u64 {
         self.memory.base().as_ptr().expose_provenance() as u64
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_granted_pages(own: DomId, refs: Box<[GrantRef]>) -> Self {
+        let mut arena = Self::new(refs.len() * PAGE_SIZE).unwrap();
+        arena.grants = Some(OwnGrants {
+            own,
+            refs,
+            _device: None,
+        });
+        arena
     }
 
     /// All bytes.
@@ -168,8 +241,7 @@ mod tests {
 
     use nix::sys::memfd::{MFdFlags, memfd_create};
 
-    use super::{Arena, Mapping};
-    use crate::layout::PAGE_SIZE;
+    use super::{Arena, Mapping, PAGE_SIZE};
     use crate::page::{Access, StaticPage};
 
     #[test]

@@ -6,8 +6,10 @@
 #![allow(unsafe_code, reason = "system calls; each block names its invariants")]
 
 pub(crate) mod evtchn;
+pub(crate) mod gntalloc;
 pub(crate) mod gntdev;
 pub(crate) mod mapped;
+pub(crate) mod segments;
 
 use crate::error::SysError;
 use crate::hyper::Hypervisor;

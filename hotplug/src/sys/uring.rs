@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Many writes with one system call: io_uring, used as a batch and never as a queue.
+//!
+//! Every call of [`Ring::write`] submits its writes and returns when all of them are done, so no buffer is with the
+//! kernel afterwards.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use io_uring::{IoUring, opcode, types};
+
+/// A ring of the process's own.
+pub(crate) struct Ring {
+    ring: IoUring,
+    room: usize,
+}
+
+impl Ring {
+    /// Room for `room` writes in one call.
+    pub(crate) fn new(room: u32) -> io::Result<Self> {
+        let ring = IoUring::new(room)?;
+        let room = ring.params().sq_entries() as usize;
+        Ok(Self { ring, room })
+    }
+
+    /// Frames that one call takes.
+    pub(crate) const fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Writes each frame to `fd` with one `write` of its own, in order, and tells how each ended by its position.
+    /// No more frames than there is room for.
+    ///
+    /// After an error the ring must be dropped; nothing is known then of the frames that `done` was not called for.
+    pub(crate) fn write(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        frames: &[&[u8]],
+        mut done: impl FnMut(usize, io::Result<usize>),
+    ) -> io::Result<()> {
+        let mut queue = self.ring.submission();
+        for (position, frame) in frames.iter().enumerate() {
+            let len = u32::try_from(frame.len()).map_err(io::Error::other)?;
+            let write = opcode::Write::new(types::Fd(fd.as_raw_fd()), frame.as_ptr(), len);
+            let write = write.build().user_data(position as u64);
+            // SAFETY: the kernel is done with `frame` and `fd`, both borrowed, before this function returns: it waits
+            // for the end of all that the kernel has taken, and what the kernel has not taken goes with the ring,
+            // which is dropped after an error.
+            let pushed = unsafe { queue.push(&write) };
+            pushed.map_err(io::Error::other)?;
+        }
+        drop(queue);
+        let mut waiting = frames.len() - self.submit_and_reap(&mut done)?;
+        if waiting > 0 {
+            // The kernel would rather wait until there is room, which a write to a tap never has to.
+            self.cancel(frames.len())?;
+            waiting += frames.len();
+        }
+        while waiting > 0 {
+            waiting = waiting.saturating_sub(self.submit_and_reap(&mut done)?);
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Calls off the writes at positions below `count`: each of them ends now, and each calling off does.
+    fn cancel(&mut self, count: usize) -> io::Result<()> {
+        let mut queue = self.ring.submission();
+        for position in 0..count {
+            let cancel = opcode::AsyncCancel::new(position as u64);
+            // SAFETY: it names no memory.
+            let pushed = unsafe { queue.push(&cancel.build().user_data(CANCEL)) };
+            pushed.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Hands what is queued to the kernel and takes what has ended; returns how many that is.
+    fn submit_and_reap(
+        &mut self,
+        done: &mut impl FnMut(usize, io::Result<usize>),
+    ) -> io::Result<usize> {
+        while !self.ring.submission().is_empty() {
+            match self.ring.submit() {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+        let mut ended = 0;
+        for end in self.ring.completion() {
+            ended += 1;
+            if end.user_data() == CANCEL {
+                continue;
+            }
+            let result = usize::try_from(end.result()).map_err(|_| match -end.result() {
+                libc::ECANCELED => io::Error::from_raw_os_error(libc::EAGAIN),
+                errno => io::Error::from_raw_os_error(errno),
+            });
+            let position = usize::try_from(end.user_data()).map_err(io::Error::other)?;
+            done(position, result);
+        }
+        Ok(ended)
+    }
+}
+
+/// Marks the end of a calling off: no write has this position.
+const CANCEL: u64 = u64::MAX;
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("room", &self.room)
+            .finish_non_exhaustive()
+    }
+}

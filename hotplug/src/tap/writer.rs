@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Writes a burst of frames to a tap with one system call, where the kernel can do that (io_uring).
+//!
+//! It is not the system calls alone that are saved. A frame that is written wakes whoever waits for it, who may take
+//! the processor at the end of the call: with a call for each frame, that is a switch there and back for each frame.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::Tap;
+use crate::sys::uring::Ring;
+
+/// A worker's means to write frames. One serves any number of taps.
+#[derive(Debug)]
+pub struct TapWriter {
+    /// `None` where io_uring is not to be had, and after it failed: then each frame takes a call.
+    ring: Option<Ring>,
+}
+
+impl TapWriter {
+    /// For bursts of about `burst` frames; longer ones take several calls. Where io_uring is switched off
+    /// (`kernel.io_uring_disabled`, a seccomp filter, an old kernel), each frame takes a call.
+    #[must_use]
+    pub fn new(burst: u32) -> Self {
+        Self {
+            ring: Ring::new(burst).ok(),
+        }
+    }
+
+    /// Writes each frame with a call of its own, as where there is no io_uring.
+    #[must_use]
+    pub const fn one_by_one() -> Self {
+        Self { ring: None }
+    }
+
+    /// Whether a burst takes one call.
+    #[must_use]
+    pub const fn is_batched(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Writes frames, each behind its header, in order, and tells for each by its position how that ended, as
+    /// [`Tap::write`] does.
+    pub fn write(
+        &mut self,
+        tap: &Tap,
+        frames: &[&[u8]],
+        mut done: impl FnMut(usize, io::Result<usize>),
+    ) {
+        let mut at = 0;
+        // One frame is no burst.
+        while let (Some(ring), [_, _, ..]) = (&mut self.ring, frames.get(at..).unwrap_or_default())
+        {
+            let end = frames.len().min(at + ring.room());
+            let burst = frames.get(at..end).unwrap_or_default();
+            let begin = at;
+            let written = ring.write(tap.as_fd(), burst, |position, result| {
+                at += 1;
+                done(begin + position, result);
+            });
+            if let Err(error) = written {
+                // The frames of this burst that nothing is known of are not written twice.
+                self.ring = None;
+                for position in at..end {
+                    done(
+                        position,
+                        Err(io::Error::new(error.kind(), error.to_string())),
+                    );
+                }
+                at = end;
+            }
+        }
+        for (position, frame) in frames.iter().enumerate().skip(at) {
+            done(position, tap.write(frame));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// What came of each frame: bytes, or the kernel's error.
+    fn outcomes(
+        writer: &mut TapWriter,
+        tap: &Tap,
+        frames: &[&[u8]],
+    ) -> Vec<(usize, Result<usize, Option<i32>>)> {
+        let mut seen = Vec::new();
+        writer.write(tap, frames, |position, outcome| {
+            seen.push((position, outcome.map_err(|error| error.raw_os_error())));
+        });
+        seen
+    }
+
+    fn writers() -> [TapWriter; 3] {
+        // Ten frames are more than a burst of 4, and fewer than one of 64.
+        [
+            TapWriter::one_by_one(),
+            TapWriter::new(4),
+            TapWriter::new(64),
+        ]
+    }
+
+    #[test]
+    fn frames_arrive_whole_and_in_order() {
+        for mut writer in writers() {
+            let (ours, peer) = UnixDatagram::pair().unwrap();
+            let tap = Tap::from_fd(ours.into()).unwrap();
+            let bytes: Vec<u8> = (0..100).collect();
+            for count in [0, 1, 2, 9, 10] {
+                let frames: Vec<&[u8]> = (0..count).map(|i| &bytes[i..i * i + 1]).collect();
+                let expected: Vec<_> = frames
+                    .iter()
+                    .map(|frame| Ok(frame.len()))
+                    .enumerate()
+                    .collect();
+                assert_eq!(outcomes(&mut writer, &tap, &frames), expected);
+                for frame in frames {
+                    let mut got = [0; 128];
+                    let len = peer.recv(&mut got).unwrap();
+                    assert_eq!(&got[..len], frame);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_frame_has_its_own_outcome() {
+        for mut writer in writers() {
+            let (ours, peer) = UnixDatagram::pair().unwrap();
+            let tap = Tap::from_fd(ours.into()).unwrap();
+            while tap.write(b"full").is_ok() {}
+            let mut got = [0; 8];
+            for _ in 0..2 {
+                peer.recv(&mut got).unwrap();
+            }
+            let seen = outcomes(&mut writer, &tap, &[b"a".as_slice(); 6]);
+            let full = Err(Some(libc::EAGAIN));
+            let expected = [Ok(1), Ok(1), full, full, full, full];
+            assert_eq!(seen, expected.into_iter().enumerate().collect::<Vec<_>>());
+            drop(peer);
+            let seen = outcomes(&mut writer, &tap, &[b"a".as_slice(); 3]);
+            assert!(seen.iter().all(|(_, outcome)| outcome.is_err()), "{seen:?}");
+            assert_eq!(seen.len(), 3);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! How a worker waits: it looks at the rings that have just run dry, for a while if that pays
+//! ([`Patience`]), then arms them and sleeps until an event, or until a queue pair's moment comes.
+//!
+//! Rings are armed only before the worker sleeps, so a frontend does not signal one that is awake.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::Events;
+use xen_ring::Hypervisor;
+
+use super::patience::Patience;
+use super::run::Worker;
+
+/// Queue pairs that are looked at; those beyond it are armed at once.
+const LOOKED_AT: usize = 16;
+/// Looks between two system calls.
+const LOOKS: u32 = 32;
+
+impl<H: Hypervisor> Worker<H> {
+    /// Waits until there is something to do. With work at hand, only looks whether there is more.
+    pub(super) fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        events.clear();
+        self.look();
+        if self.ready.is_empty() {
+            let since = Instant::now();
+            let came = self.patience.is_worthwhile() && self.linger(since, events)?;
+            if !came {
+                self.rest();
+                self.poll.poll(events, self.timeout())?;
+            }
+            self.patience.waited(since.elapsed());
+        } else {
+            self.poll.poll(events, Some(Duration::ZERO))?;
+        }
+        self.bench.new_round();
+        Ok(())
+    }
+
+    /// This queue pair has run dry: look at it before it is armed.
+    pub(super) fn run_dry(&mut self, key: usize) {
+        let Some(served) = self.queues.get_mut(key) else {
+            return;
+        };
+        if self.dry.len() >= LOOKED_AT && !served.dry {
+            self.rest_one(key);
+        } else if !std::mem::replace(&mut served.dry, true) {
+            self.dry.push(key);
+        }
+    }
+
+    /// Looks at the rings and for events, for a while. `true` if something has come.
+    fn linger(&mut self, since: Instant, events: &mut Events) -> io::Result<bool> {
+        while since.elapsed() < Patience::LIMIT {
+            // Whoever else has something to do on this processor comes first.
+            std::thread::yield_now();
+            for _ in 0..LOOKS {
+                if self.look() {
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            self.poll.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Marks the queue pairs that stir again. `true` if there are any.
+    fn look(&mut self) -> bool {
+        let mut any = false;
+        let mut at = 0;
+        while let Some(&key) = self.dry.get(at) {
+            let served = self.queues.get_mut(key);
+            if let Some(served) = served.filter(|served| !served.pair.is_stirring()) {
+                debug_assert!(served.dry);
+                at += 1;
+                continue;
+            }
+            self.forget_dry(at);
+            self.make_ready(key);
+            any = true;
+        }
+        any
+    }
+
+    fn forget_dry(&mut self, at: usize) {
+        let key = self.dry.swap_remove(at);
+        if let Some(served) = self.queues.get_mut(key) {
+            served.dry = false;
+        }
+    }
+
+    /// Arms those that have run dry.
+    fn rest(&mut self) {
+        while let Some(key) = self.dry.pop() {
+            if let Some(served) = self.queues.get_mut(key) {
+                served.dry = false;
+            }
+            self.rest_one(key);
+        }
+    }
+
+    fn rest_one(&mut self, key: usize) {
+        let Some(served) = self.queues.get_mut(key) else {
+            return;
+        };
+        match served.pair.rest(&self.channels) {
+            Ok(true) => {}
+            Ok(false) => self.make_ready(key),
+            Err(fault) => self.fault(key, fault),
+        }
+    }
+
+    /// How long to sleep.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.timers.is_empty() {
+            return None;
+        }
+        self.timers.timeout(Instant::now())
+    }
+
+    /// Marks the queue pairs whose moment has come.
+    pub(super) fn wake_due(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        while let Some(key) = self.timers.pop(self.bench.now()) {
+            if let Some(served) = self.queues.get_mut(key) {
+                served.wakes_at = None;
+            }
+            self.make_ready(key);
+        }
+    }
+
+    /// Sees to it that a queue pair has a turn at `at` at the latest. An earlier timer stays: the
+    /// turn that it brings asks again.
+    pub(super) fn wake_at(&mut self, key: usize, at: Instant) {
+        let Some(served) = self.queues.get_mut(key) else {
+            return;
+        };
+        match served.wakes_at {
+            Some(earlier) if earlier <= at => return,
+            Some(later) => self.timers.cancel(later, key),
+            None => {}
+        }
+        served.wakes_at = Some(at);
+        self.timers.set(at, key);
+    }
+}

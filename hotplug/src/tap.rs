@@ -7,6 +7,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -22,6 +23,10 @@ pub use writer::TapWriter;
 
 /// Length of the virtio_net_hdr before each frame (`virtio_net_hdr_v1`, virtio 1.0 section 5.1.6: with num_buffers).
 pub const VNET_HDR_LEN: usize = 12;
+
+/// How long to wait for a tap that somebody else holds, and how long between two looks.
+const BUSY_PATIENCE: Duration = Duration::from_millis(200);
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 const DEVICE: &str = "/dev/net/tun";
 
@@ -160,7 +165,22 @@ pub fn is_gone(error: &io::Error) -> bool {
 impl Tap {
     /// Makes the tap `name` in the calling thread's network namespace, or attaches again to a persistent tap of that
     /// name ([`Tap::created`] tells which). A failure leaves no new interface behind.
+    ///
+    /// A tap that is held by somebody is waited for, for 200 ms at most: a process that was forked from its
+    /// former holder has the descriptor until it has started a program of its own.
     pub fn create(name: &str, options: &TapOptions) -> Result<Self, TapError> {
+        let deadline = Instant::now() + BUSY_PATIENCE;
+        loop {
+            match Self::try_create(name, options) {
+                Err(TapError::Busy(_)) if Instant::now() < deadline => {
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_create(name: &str, options: &TapOptions) -> Result<Self, TapError> {
         let request = IfReq::named(name).map_err(TapError::BadName)?;
         let asked = TapError::of("ask for network interfaces");
         let created = !link::exists(name).map_err(asked)?;

@@ -85,6 +85,19 @@ pub(crate) fn force_away(world: &World, vif: &VifSpec, netfront: Netfront) {
     toolstack.remove_vif(vif).unwrap();
 }
 
+/// Waits until what is sent to domain `dom` arrives in its frontend: the host drops what it sends before it has taken
+/// note of the carrier.
+pub(crate) fn reach(netfront: &mut Netfront, dom: u16) {
+    let before = netfront.stats().rx_frames;
+    until("frames arrive", || {
+        flood(dom, 1, 200);
+        while netfront.receive().is_some() {}
+        netfront.flush();
+        netfront.stats().rx_frames > before
+    });
+    assert_eq!(netfront.stats().violations.count, 0);
+}
+
 /// Sends so many datagrams towards a guest that need not be there: its address is entered by hand.
 pub(crate) fn flood(dom: u16, datagrams: usize, bytes: usize) {
     let ip = guest_ip(dom).to_string();

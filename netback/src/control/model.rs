@@ -116,6 +116,8 @@ pub struct Features {
     pub csum_v6: bool,
     /// An event channel for each direction (`feature-split-event-channels`).
     pub split_event_channels: bool,
+    /// The guest signals when it posts receive buffers (`feature-rx-notify`). Not in the table.
+    pub rx_notify: bool,
     /// Multicast frames to addresses that are not in the guest's list are kept from it
     /// (`request-multicast-control`).
     pub multicast_control: bool,

@@ -95,6 +95,7 @@ fn features(connection: &Connection) -> Features {
         csum_v6: offloads.csum_v6,
         split_event_channels: negotiated.queues.are_split(),
         ctrl_ring: negotiated.queues.control().is_some(),
+        rx_notify: negotiated.features.rx_notify,
         multicast_control: connection.live.multicast.is_applied(),
         xdp_headroom: connection.live.headroom().bytes(),
     }

@@ -248,9 +248,7 @@ pub fn tcp_from_guest(guest: Ipv4Addr, bound: Bound) -> Result<Transfer, ProbeEr
     let mut chunk = vec![0; CHUNK];
     let mut received = 0;
     while received < bound.bytes && started.elapsed() < bound.time {
-        let len = stream
-            .read(&mut chunk)
-            .map_err(io("receiving TCP from the guest"))?;
+        let len = read(&mut stream, &mut chunk).map_err(io("receiving TCP from the guest"))?;
         if len == 0 {
             return Err(ProbeError::Corrupt {
                 what: "TCP from the guest",
@@ -273,6 +271,16 @@ pub fn tcp_from_guest(guest: Ipv4Addr, bound: Bound) -> Result<Transfer, ProbeEr
     })
 }
 
+/// Reads once. A socket with a timeout is interrupted by any signal, and by a machine that is suspended.
+fn read(stream: &mut TcpStream, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// Asks the guest's source to end, and takes what it had sent by then. Closing with bytes unread would reset the
 /// connection, and a reset that is lost leaves the guest with a connection to nobody.
 fn end_source(stream: &mut TcpStream, chunk: &mut [u8]) -> Result<(), ProbeError> {
@@ -281,9 +289,8 @@ fn end_source(stream: &mut TcpStream, chunk: &mut [u8]) -> Result<(), ProbeError
         .map_err(io("ending the stream from the guest"))?;
     let mut left = SOURCE_QUEUE_MAX;
     while left > 0 {
-        let len = stream
-            .read(chunk)
-            .map_err(io("waiting for the end of the stream from the guest"))?;
+        let len =
+            read(stream, chunk).map_err(io("waiting for the end of the stream from the guest"))?;
         if len == 0 {
             return Ok(());
         }

@@ -173,7 +173,7 @@ impl GuestRx {
             notify: self.answer(bench, counters)?,
             ..RxTurn::default()
         };
-        if ended == Ended::NoFrames || !bench.rx_burst.is_empty() {
+        if ended != Ended::NoBuffers || !bench.rx_burst.is_empty() {
             self.shortage.ease();
         }
         match ended {
@@ -212,9 +212,6 @@ impl GuestRx {
         let mut cursor = Cursor::default();
         let mut buffers = self.ring.unconsumed()?;
         for _ in 0..BURST_FRAMES {
-            if let Some(until) = meter.blocked_until() {
-                return Ok(Ended::Blocked(until));
-            }
             if buffers < self.wanted {
                 // A guest that never posts as many must not lose everything for one frame.
                 if self.held.is_empty() || !self.shortage.is_held_too_long(clock.now()) {
@@ -222,6 +219,10 @@ impl GuestRx {
                 }
                 self.drop_held(DropReason::NoBuffers, counters);
                 continue;
+            }
+            // Second, so that a guest that is held up by its rate does not count as short.
+            if let Some(until) = meter.blocked_until() {
+                return Ok(Ended::Blocked(until));
             }
             if batch.capacity() - batch.len() < SLOTS_MAX as usize {
                 return Ok(Ended::Full);

@@ -194,7 +194,7 @@ fn json_names_are_what_programs_rely_on() {
             "queues": 1,
             "features": {
                 "sg": true, "gso_tcpv4": false, "gso_tcpv6": false, "csum_v4": true, "csum_v6": true,
-                "split_event_channels": true, "multicast_control": false, "xdp_headroom": 0,
+                "split_event_channels": true, "rx_notify": false, "multicast_control": false, "xdp_headroom": 0,
                 "ctrl_ring": false
             },
             "control": null,

@@ -12,6 +12,8 @@ pub mod bucket;
 pub mod control;
 pub mod counters;
 pub mod fault;
+#[cfg(test)]
+mod freebsd;
 mod guest_rx;
 mod guest_tx;
 pub mod headers;

@@ -2,8 +2,9 @@
 //! Every rule of the packet plan, on both sides of each limit, and arbitrary slots.
 //!
 //! The cases that FreeBSD's netback tests have for reading a ring (empty, 1 to 3 requests, extra,
-//! partial, long, invalid extra) are among them; those that need a ring are in `back/tests.rs`.
+//! partial, long, invalid extra) are in `freebsd`, over a ring.
 
+mod freebsd;
 mod properties;
 
 use super::*;

@@ -23,6 +23,8 @@ use xen_ring::{DomId, Hypervisor};
 use xenbus::DevicePath;
 
 use super::bucket::{Bucket, Limits};
+use super::live::Live;
+use super::multicast::MulticastFilter;
 use super::negotiate::{Channels, Features, QueueKeys};
 use super::offload::Offloads;
 use super::{QueueCounters, QueuePair, Workbench};
@@ -97,6 +99,7 @@ impl Rig {
                 rx: Bucket::new(None, Instant::now()),
             }),
             stall: None,
+            live: Arc::new(Live::new(MulticastFilter::new())),
             counters: Arc::clone(&counters),
             control: None,
         };
@@ -104,7 +107,7 @@ impl Rig {
             FrontRing::init(tx_page.mapped()),
             FrontRing::init(rx_page.mapped()),
         );
-        let bench = Workbench::new(hypervisor.open_grants().unwrap()).unwrap();
+        let bench = Workbench::new(hypervisor.open_grants().unwrap(), DomId::new(0)).unwrap();
         let mut channels = hypervisor.open_event_channels().unwrap();
         let pair = QueuePair::connect(request, &bench, &mut channels).unwrap();
         Self {

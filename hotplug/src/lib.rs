@@ -24,6 +24,7 @@ pub mod monitor;
 mod netlink;
 pub mod run;
 pub mod script;
+pub mod steering;
 mod sys;
 pub mod tap;
 
@@ -33,4 +34,5 @@ pub use mac::MacAddr;
 pub use monitor::LinkMonitor;
 pub use run::{ScriptProgress, ScriptRun};
 pub use script::{ScriptExit, ScriptState};
+pub use steering::Steering;
 pub use tap::{Tap, TapError, TapOffload, TapOptions, TapWriter};

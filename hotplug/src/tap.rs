@@ -16,6 +16,7 @@ mod writer;
 
 use crate::link;
 use crate::mac::MacAddr;
+use crate::steering::Steering;
 use crate::sys::ifreq::IfReq;
 use crate::sys::tun;
 
@@ -286,6 +287,13 @@ impl Tap {
     pub fn set_offload(&self, offload: TapOffload) -> Result<(), TapError> {
         tun::set_offload(self.fd.as_fd(), offload.bits())
             .map_err(TapError::of("set the offloads of a tap"))
+    }
+
+    /// Has `steering` choose the queue of each frame that this tap delivers; without one, the kernel chooses. The tap
+    /// keeps the program, also beyond the life of `steering`.
+    pub fn set_steering(&self, steering: Option<&Steering>) -> Result<(), TapError> {
+        tun::set_steering(self.fd.as_fd(), steering.map(Steering::program))
+            .map_err(TapError::of("set the steering of a tap"))
     }
 
     /// Sets whether the host sees a carrier on this interface.

@@ -351,6 +351,89 @@ fn static_grants_of_several_queues() {
     exercise_and_leave(world, guest);
 }
 
+/// A packet comes by the queue that the guest's table has for its hash; and by the hash itself, without a table.
+#[test]
+fn packets_are_steered_by_the_guests_table() {
+    let mut world = World::with(|config| config.max_queues = NonZeroU16::new(4));
+    world.vcpus = 4;
+    let options = FrontendOptions {
+        queues: 4,
+        ..with_ring()
+    };
+    let (vif, mut netfront) = world.raw(1, options);
+    hash_all(&mut netfront);
+    expect_all(&mut netfront);
+    let tables: [&[u32]; 4] = [&[], &[3], &[2, 1], &[0, 3, 1, 2, 2, 0, 1]];
+    for table in tables {
+        let size = u32::try_from(table.len()).unwrap();
+        let answer = ask(&mut netfront, control::SET_HASH_MAPPING_SIZE, [size, 0, 0]);
+        assert_eq!(answer, DONE);
+        let set = ring(&mut netfront).set_mapping(table, 0, PATIENCE).unwrap();
+        assert_eq!(set, DONE);
+        for flow in 0..40_u32 {
+            let (queue, hash) = queue_of_a_flow(&mut netfront, flow);
+            let expected = match table {
+                [] => hash % 4,
+                table => table[hash as usize % table.len()],
+            };
+            assert_eq!(queue, expected, "{table:?}, hash {hash:#x}");
+        }
+    }
+    // Without a hash the choice is the host's.
+    assert_eq!(
+        ask(&mut netfront, control::SET_HASH_ALGORITHM, [0, 0, 0]),
+        DONE
+    );
+    let violations = &netfront.stats().violations;
+    assert_eq!(violations.count, 0, "{:?}", violations.first);
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}
+
+/// Sends a datagram of a flow of its own to domain 1 until it arrives: by which queue, and with which hash.
+fn queue_of_a_flow(netfront: &mut Netfront, flow: u32) -> (u32, u32) {
+    crate::hood::flood(1, 0, 0);
+    let address = std::net::Ipv4Addr::from(u32::from(guest_ip(1)) + 1 + flow);
+    let neighbour = [
+        "neigh",
+        "replace",
+        &address.to_string(),
+        "lladdr",
+        "00:16:3e:00:00:01",
+    ];
+    let mut ip = std::process::Command::new("ip");
+    assert!(
+        ip.args(neighbour)
+            .args(["dev", "vif1.0"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let mut found = None;
+    until("it has come", || {
+        udp.send_to(b"steer me", (address, 9)).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        loop {
+            let before = netfront.stats().by_queue.clone();
+            let Some(frame) = netfront.receive() else {
+                break;
+            };
+            if frame.bytes.get(30..34) == Some(&address.octets()) {
+                let now = &netfront.stats().by_queue;
+                let frames = |queue: usize| before.get(queue).map_or(0, |queue| queue.rx_frames);
+                let queue = (0..4)
+                    .find(|queue| now[*queue].rx_frames > frames(*queue))
+                    .unwrap();
+                found = Some((u32::try_from(queue).unwrap(), frame.hash.unwrap().1));
+            }
+        }
+        netfront.flush();
+        found.is_some()
+    });
+    found.unwrap()
+}
+
 /// A frontend that comes back with fewer queues finds no table that names the others.
 #[test]
 fn a_table_of_queues_that_are_gone() {

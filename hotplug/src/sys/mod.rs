@@ -8,6 +8,7 @@
     reason = "ioctls and raw system calls; every other module of the crate is safe code"
 )]
 
+pub(crate) mod bpf;
 pub(crate) mod ifreq;
 pub(crate) mod link;
 pub(crate) mod packet;

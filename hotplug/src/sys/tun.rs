@@ -36,6 +36,12 @@ mod raw {
         nix::request_code_write!(b'T', 226, 4),
         libc::c_int
     );
+    // Declared as a read, though it is the kernel that reads.
+    nix::ioctl_write_ptr_bad!(
+        tunsetsteeringebpf,
+        nix::request_code_read!(b'T', 224, 4),
+        libc::c_int
+    );
     nix::ioctl_none_bad!(tungetdevnetns, nix::request_code_none!(b'T', 227));
     nix::ioctl_write_ptr_bad!(siocsifhwaddr, libc::SIOCSIFHWADDR, IfReq);
     nix::ioctl_readwrite_bad!(siocgifhwaddr, libc::SIOCGIFHWADDR, IfReq);
@@ -44,6 +50,7 @@ mod raw {
 const _: () = assert!(nix::request_code_write!(b'T', 202, 4) == 0x4004_54ca);
 const _: () = assert!(nix::request_code_read!(b'T', 210, 4) == 0x8004_54d2);
 const _: () = assert!(nix::request_code_none!(b'T', 227) == 0x54e3);
+const _: () = assert!(nix::request_code_read!(b'T', 224, 4) == 0x8004_54e0);
 
 /// TUNSETIFF: attaches the descriptor to the interface that `request` names, creating it when there is none.
 pub(crate) fn attach(fd: BorrowedFd<'_>, request: IfReq) -> io::Result<()> {
@@ -97,6 +104,15 @@ pub(crate) fn set_carrier(fd: BorrowedFd<'_>, carrier: bool) -> io::Result<()> {
     let value = i32::from(carrier);
     // SAFETY: the descriptor is open for the call; the kernel reads one int from the pointer, which is to a live int.
     unsafe { raw::tunsetcarrier(fd.as_raw_fd(), &raw const value) }?;
+    Ok(())
+}
+
+/// TUNSETSTEERINGEBPF (Linux 4.16): the program that chooses the queue of each frame; -1 for none.
+pub(crate) fn set_steering(fd: BorrowedFd<'_>, program: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let program = program.map_or(-1, |program| program.as_raw_fd());
+    // SAFETY: the descriptor is open for the call; the kernel reads one int from the pointer, which is to a live int.
+    // What kind of descriptor the int is, the kernel checks.
+    unsafe { raw::tunsetsteeringebpf(fd.as_raw_fd(), &raw const program) }?;
     Ok(())
 }
 

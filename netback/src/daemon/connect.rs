@@ -7,8 +7,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
-use hotplug::{MacAddr, Tap, TapOffload};
+use hotplug::{MacAddr, Steering, Tap, TapOffload};
 use xen_ring::DomId;
 use xenbus::backend::Event;
 use xenbus::{Client, FrontendPath, Key, device};
@@ -16,9 +17,10 @@ use xenbus::{Client, FrontendPath, Key, device};
 use super::connection::Connection;
 use super::host::Host;
 use super::vif::Vif;
+use crate::logging::if_any;
 use crate::vif::control::View;
 use crate::vif::negotiate::{MAX_QUEUES, Negotiated, OFFER, negotiate};
-use crate::worker::{Command, ConnectRequest, ControlRequest, WorkerId};
+use crate::worker::{Command, ConnectRequest, ControlRequest, RingRequest, WorkerId};
 
 /// A connection that can begin: what each worker is to be sent.
 struct Prepared {
@@ -84,9 +86,17 @@ impl Vif {
     /// Gives each queue pair a worker, a queue of the tap and counters.
     fn share_out(&mut self, negotiated: Negotiated, host: &mut Host) -> Result<Prepared, String> {
         let count = negotiated.queues.count();
+        let steering = match (count, negotiated.queues.control()) {
+            (2.., Some(_)) => self.steering(),
+            _ => None,
+        };
         let tap = self.tap.as_ref().ok_or("the device has no tap")?;
         tap.set_offload(tap_offload(&negotiated))
             .map_err(|error| error.to_string())?;
+        if let Err(error) = tap.set_steering(None) {
+            // Linux before 4.16 has no steering, so there is none from a former connection.
+            tracing::debug!(vif = %self.name(), %error, "the tap has no steering");
+        }
         let further: Vec<Tap> = (1..count)
             .map(|_| tap.attach_queue())
             .collect::<Result<_, _>>()
@@ -96,14 +106,16 @@ impl Vif {
 
         let live = Arc::new(self.new_live(negotiated.requests));
         let assigned = host.assign(self.path, count);
-        let control = match negotiated.queues.control() {
+        let queues = u16::try_from(count).unwrap_or(u16::MAX);
+        let view =
+            (negotiated.queues.control()).map(|_| Arc::new(View::new(queues, &host.static_grants)));
+        let mut ring = match negotiated.queues.control() {
             None => None,
-            Some(keys) => {
-                let peers = host.peers(&assigned).ok_or("a worker thread is gone")?;
-                let queues = u16::try_from(count).unwrap_or(u16::MAX);
-                let view = Arc::new(View::new(queues, &host.static_grants));
-                Some((view, keys, peers))
-            }
+            Some(keys) => Some(RingRequest {
+                keys,
+                queues: host.peers(&assigned).ok_or("a worker thread is gone")?,
+                steering,
+            }),
         };
         let mut requests = Vec::with_capacity(count);
         let keys = negotiated.queues.iter();
@@ -124,23 +136,30 @@ impl Vif {
                 stall: host.config.limits.stall,
                 live: Arc::clone(&live),
                 counters: Arc::clone(counters),
-                control: control.as_ref().map(|(view, keys, peers)| ControlRequest {
+                control: view.as_ref().map(|view| ControlRequest {
                     view: Arc::clone(view),
-                    ring: (queue.index == 0).then(|| (*keys, peers.clone())),
+                    // The first one's.
+                    ring: ring.take(),
                 }),
             };
             requests.push((worker, request));
         }
         Ok(Prepared {
-            connection: Connection::new(
-                negotiated,
-                live,
-                assigned,
-                further,
-                control.map(|(view, ..)| view),
-            ),
+            connection: Connection::new(negotiated, live, assigned, further, view),
             requests,
         })
+    }
+
+    /// What steers packets to the queues of a guest that asks for it. Without it, such a guest is
+    /// told that hashing is not supported.
+    fn steering(&mut self) -> Option<Steering> {
+        let steering = Steering::new();
+        if let Err(error) = &steering
+            && let Some(suppressed) = self.log_limit.allow(Instant::now())
+        {
+            tracing::warn!(vif = %self.name(), %error, suppressed = if_any(suppressed), "the kernel lets netback load no BPF program, so packets cannot be steered to queues as a guest may want it");
+        }
+        steering.ok()
     }
 
     /// The outer error is a lost connection to the store, the inner one the frontend's.

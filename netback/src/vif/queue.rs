@@ -154,11 +154,11 @@ impl QueuePair {
     ) -> Result<(), ConnectError> {
         let guest = self.guest;
         let here = control.and_then(|control| Some((control.ring?, control.view)));
-        if let Some(((keys, queues), view)) = here {
-            let ring = attach("control", guest, keys.ring, grants)?;
-            let port = bind(channels, guest, keys.port)?;
+        if let Some((request, view)) = here {
+            let ring = attach("control", guest, request.keys.ring, grants)?;
+            let port = bind(channels, guest, request.keys.port)?;
             self.control
-                .serve(ControlRing::new(guest, ring, port, queues, view));
+                .serve(ControlRing::new(guest, ring, port, request, view));
         }
         for port in self.ports() {
             channels.notify(port).map_err(|source| ConnectError::Xen {
@@ -180,7 +180,7 @@ impl QueuePair {
         channels: &impl EventChannels,
     ) -> Result<Turned, Fault> {
         if self.control.is_due() {
-            self.control.turn(bench, channels)?;
+            self.control.turn(bench, channels, &self.tap)?;
         }
         let statics = self.control.statics.if_any();
         let tx = self.tx.turn(

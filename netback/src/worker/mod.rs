@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use hotplug::Tap;
+use hotplug::{Steering, Tap};
 use mio::{Poll, Token, Waker};
 use xen_ring::{DomId, Hypervisor, SysError};
 use xenbus::DevicePath;
@@ -85,8 +85,19 @@ pub struct ConnectRequest {
 pub struct ControlRequest {
     /// What the control thread sees of the control ring.
     pub view: Arc<View>,
-    /// On queue 0: where the control ring is, and all queues of the vif by number.
-    pub ring: Option<(RingKeys, Vec<Peer>)>,
+    /// On queue 0: the control ring.
+    pub ring: Option<RingRequest>,
+}
+
+/// What serving a control ring takes.
+#[derive(Debug)]
+pub struct RingRequest {
+    /// Where it is.
+    pub keys: RingKeys,
+    /// All queues of the vif, by number.
+    pub queues: Vec<Peer>,
+    /// What can steer packets to them, if there are several and the kernel can.
+    pub steering: Option<Steering>,
 }
 
 /// What a worker tells the control thread.

@@ -4,15 +4,14 @@
 //! the same as Microsoft's RSS).
 //!
 //! A key is turned into a table once, so that a packet costs two look-ups a byte. Pure: called by
-//! the rx half of a queue pair, and by [`steering`](super::machine) for its table.
+//! the rx half of a queue pair, and asked by [`steer`](super::steer) for its table.
 
 use arrayvec::ArrayVec;
+use hotplug::steering::{Contributions, INPUT_MAX};
 use xen_ring::netif::Extra;
 
 /// Bytes of the longest key: what it takes for the longest input and the result's 32 bits.
 pub const KEY_MAX: usize = 40;
-/// Bytes of the longest input: two IPv6 addresses and two ports.
-const INPUT_MAX: usize = 36;
 /// The algorithm's number in an extra info and in a request.
 pub(super) const TOEPLITZ: u8 = 1;
 
@@ -105,13 +104,10 @@ impl Key {
     }
 }
 
-/// Four bits of input at a time: what each value of each contributes to the hash.
-type Table = [[u32; 16]; 2 * INPUT_MAX];
-
 /// Hashes packets for a guest: its key, as a table, and the types it wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hasher {
-    table: Box<Table>,
+    table: Box<Contributions>,
     types: HashTypes,
 }
 
@@ -127,6 +123,16 @@ impl Hasher {
             }
         }
         Self { table, types }
+    }
+
+    /// The types of packets that it hashes.
+    pub fn types(&self) -> HashTypes {
+        self.types
+    }
+
+    /// The key, taken apart.
+    pub fn contributions(&self) -> &Contributions {
+        &self.table
     }
 
     /// The extra info about a frame: of the most specific type that is wanted and applies, if one

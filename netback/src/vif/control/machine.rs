@@ -43,6 +43,8 @@ impl HashConfig {
 #[derive(Debug)]
 pub struct Machine {
     queues: u16,
+    /// Packets can be hashed, and steered by that.
+    hashes: bool,
     config: HashConfig,
     /// The configuration is not what it was when somebody last asked.
     changed: bool,
@@ -162,10 +164,12 @@ impl Reply {
 }
 
 impl Machine {
-    /// The state of a new connection of so many queues: packets are not hashed.
-    pub fn new(queues: u16) -> Self {
+    /// The state of a new connection of so many queues: packets are not hashed, and can only be if
+    /// `hashes`.
+    pub fn new(queues: u16, hashes: bool) -> Self {
         Self {
             queues,
+            hashes,
             config: HashConfig::default(),
             changed: false,
         }
@@ -198,6 +202,9 @@ impl Machine {
                     return Step::reply(Reply::INVALID);
                 }
                 return self.fetch(list, MAPPING_ENTRY, Purpose::Mapping { offset });
+            }
+            Message::SetHashAlgorithm(Algorithm::Toeplitz) if !self.hashes => {
+                Reply::refused(CtrlStatus::NotSupported)
             }
             Message::SetHashAlgorithm(algorithm) => {
                 self.change(|config| config.algorithm = algorithm)

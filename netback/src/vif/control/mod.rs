@@ -7,6 +7,7 @@
 //! | `message` | the ten messages, parsed |
 //! | `machine` | what they bring about: no I/O |
 //! | `hash` | Toeplitz |
+//! | `steer` | which queue a packet comes by |
 //! | `statics` | a queue pair's static grants |
 //! | `ring` | the ring itself, on the worker that has queue 0 |
 //! | here | what each queue pair has of all this |
@@ -21,10 +22,12 @@ pub mod machine;
 pub mod message;
 mod ring;
 pub mod statics;
+mod steer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hotplug::Tap;
 use xen_ring::{DomId, EventChannels, Grants, LocalPort};
 
 use super::fault::Fault;
@@ -115,6 +118,7 @@ impl Endpoint {
         &mut self,
         bench: &mut Workbench<G>,
         channels: &impl EventChannels,
+        tap: &Tap,
     ) -> Result<(), Fault> {
         if let Some(outcome) = self.statics.step(&bench.grants, self.guest)
             && let Some(orderer) = self.orderer.take()
@@ -122,7 +126,7 @@ impl Endpoint {
             orderer.tell(Directive::Outcome(outcome));
         }
         match &mut self.ring {
-            Some(ring) => ring.turn(bench, channels),
+            Some(ring) => ring.turn(bench, channels, tap),
             None => Ok(()),
         }
     }

@@ -8,13 +8,16 @@
 
 use std::sync::Arc;
 
+use hotplug::Tap;
 use xen_ring::netif::{CtrlRequest, CtrlResponse, CtrlRing, GrefEntry};
 use xen_ring::{BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, RemotePort};
 
 use super::machine::{Change, Decision, Fetch, Machine, Order, Outcome, Reply, Step, answered};
+use super::steer::Steer;
 use super::{Directive, Peer, View};
 use crate::vif::fault::Fault;
 use crate::vif::workbench::Workbench;
+use crate::worker::RingRequest;
 
 /// Requests taken in one turn, at most: each may cost a grant copy.
 const REQUESTS_PER_TURN: usize = 8;
@@ -41,6 +44,8 @@ pub struct ControlRing {
     machine: Machine,
     /// The vif's queues, by number.
     queues: Vec<Peer>,
+    /// How packets get to the right one, if there are several.
+    steer: Option<Steer>,
     view: Arc<View>,
     /// A request that a queue is carrying out.
     pending: Option<Pending>,
@@ -61,11 +66,16 @@ impl ControlRing {
         guest: DomId,
         ring: BackRing<CtrlRing>,
         port: LocalPort,
-        queues: Vec<Peer>,
+        request: RingRequest,
         view: Arc<View>,
     ) -> Self {
+        let RingRequest {
+            queues, steering, ..
+        } = request;
         // Lossless: there are as many as the frontend could ask for in 16 bits.
-        let machine = Machine::new(u16::try_from(queues.len()).unwrap_or(u16::MAX));
+        let count = u16::try_from(queues.len()).unwrap_or(u16::MAX);
+        let steer = steering.map(|steering| Steer::new(steering, count));
+        let hashes = count == 1 || steer.is_some();
         Self {
             guest,
             ring,
@@ -73,8 +83,9 @@ impl ControlRing {
             masked: false,
             // The guest may have published before anybody listened.
             due: true,
-            machine,
+            machine: Machine::new(count, hashes),
             queues,
+            steer,
             view,
             pending: None,
         }
@@ -109,6 +120,7 @@ impl ControlRing {
         &mut self,
         bench: &mut Workbench<G>,
         channels: &impl EventChannels,
+        tap: &Tap,
     ) -> Result<(), Fault> {
         if !std::mem::take(&mut self.due) {
             return Ok(());
@@ -125,7 +137,7 @@ impl ControlRing {
             self.serve(request, bench)?;
         }
         // The queues are told before the guest is.
-        self.announce();
+        self.announce(tap);
         if self.ring.publish().is_needed()
             && let Err(error) = channels.notify(self.port)
         {
@@ -250,14 +262,17 @@ impl ControlRing {
         Ok(())
     }
 
-    /// Tells every queue how packets are to be hashed, if that has changed: once a turn, however
+    /// Tells the tap and every queue how packets are to be hashed, if that has changed: once a turn, however
     /// often the guest changes its mind.
-    fn announce(&mut self) {
+    fn announce(&mut self, tap: &Tap) {
         let Some(config) = self.machine.changed() else {
             return;
         };
         self.view.set_hash(config);
         let hasher = config.hasher().map(Arc::new);
+        if let Some(steer) = &mut self.steer {
+            steer.apply(config, hasher.as_deref(), tap, self.guest);
+        }
         for queue in &self.queues {
             queue.tell(Directive::Hash(hasher.clone()));
         }

@@ -61,7 +61,7 @@ fn gref_list(entries: &[(u32, u16)]) -> Vec<u8> {
 }
 
 fn toeplitz(queues: u16) -> Machine {
-    let mut machine = Machine::new(queues);
+    let mut machine = Machine::new(queues, true);
     assert_eq!(answer(&mut machine, 7, [1, 0, 0]), Reply::DONE);
     assert_eq!(answer(&mut machine, 2, [15, 0, 0]), Reply::DONE);
     machine
@@ -69,7 +69,7 @@ fn toeplitz(queues: u16) -> Machine {
 
 #[test]
 fn unknown_messages_are_not_supported() {
-    let mut machine = Machine::new(1);
+    let mut machine = Machine::new(1, true);
     for kind in [0, 11, 255, u16::MAX] {
         assert_eq!(
             answer(&mut machine, kind, [0; 3]),
@@ -81,7 +81,7 @@ fn unknown_messages_are_not_supported() {
 
 #[test]
 fn the_algorithm_and_its_types() {
-    let mut machine = Machine::new(1);
+    let mut machine = Machine::new(1, true);
     assert_eq!(
         answer(&mut machine, 1, [0; 3]),
         status(CtrlStatus::NotSupported)
@@ -109,6 +109,17 @@ fn the_algorithm_and_its_types() {
         answer(&mut machine, 1, [0; 3]),
         status(CtrlStatus::NotSupported)
     );
+}
+
+#[test]
+fn a_hash_that_could_not_steer_is_not_offered() {
+    let mut machine = Machine::new(2, false);
+    assert_eq!(
+        answer(&mut machine, 7, [1, 0, 0]),
+        status(CtrlStatus::NotSupported)
+    );
+    assert_eq!(answer(&mut machine, 7, [0, 0, 0]), Reply::DONE);
+    assert_eq!(answer(&mut machine, 7, [2, 0, 0]), Reply::INVALID);
 }
 
 #[test]
@@ -185,7 +196,7 @@ fn the_mapping_table() {
 
 #[test]
 fn static_grants() {
-    let mut machine = Machine::new(2);
+    let mut machine = Machine::new(2, true);
     assert_eq!(answer(&mut machine, 8, [1, 0, 0]), data(512));
     for (kind, list) in [(8, 0), (9, PAGE), (10, PAGE)] {
         for missing in [2, 0x1_0001, u32::MAX] {
@@ -241,7 +252,7 @@ proptest! {
         queues in 1_u16..5,
         requests in proptest::collection::vec((0_u16..12, any::<[u8; 3]>(), any::<u8>()), 0..50),
     ) {
-        let mut machine = Machine::new(queues);
+        let mut machine = Machine::new(queues, true);
         for (kind, data, byte) in requests {
             let step = request(&mut machine, kind, data.map(|data| u32::from(data) % 9));
             if let Step::Fetch(fetch) = step {

@@ -52,13 +52,13 @@ fn ring(netfront: &mut Netfront) -> &mut Control {
 }
 
 /// Has all received packets hashed by [`KEY`], and checks each from then on.
-fn hash_all(netfront: &mut Netfront) {
+pub(crate) fn hash_all(netfront: &mut Netfront) {
     assert_eq!(ask(netfront, control::SET_HASH_ALGORITHM, [1, 0, 0]), DONE);
     assert_eq!(ring(netfront).set_key(&KEY, PATIENCE).unwrap(), DONE);
     assert_eq!(ask(netfront, control::SET_HASH_FLAGS, [15, 0, 0]), DONE);
 }
 
-fn expect_all(netfront: &mut Netfront) {
+pub(crate) fn expect_all(netfront: &mut Netfront) {
     netfront.expect_hash(Some(ExpectedHash {
         key: KEY.to_vec(),
         types: 15,
@@ -70,7 +70,7 @@ fn configured(world: &World, vif: &VifSpec) -> ControlStatus {
 }
 
 /// Maps all packet pages of a guest's queue, or unmaps them.
-fn change_pages(netfront: &mut Netfront, kind: u16, queue: usize) {
+pub(crate) fn change_pages(netfront: &mut Netfront, kind: u16, queue: usize) {
     for pages in netfront.packet_pages(queue).unwrap() {
         let number = u32::try_from(queue).unwrap();
         let answer = ring(netfront).change_grants(kind, number, &pages, PATIENCE);

@@ -188,6 +188,41 @@ fn a_multicast_request_that_contradicts_itself() {
     });
 }
 
+/// Of a change of the multicast list nothing counts but the extra info: no page is looked at, and no byte is charged.
+#[test]
+fn a_multicast_request_that_says_nonsense_of_its_data() {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, linux());
+    let queue = netfront.tx_queue().unwrap();
+    for id in 0..100 {
+        let dummy = FrontTxRequest {
+            gref: u32::MAX,
+            offset: u16::MAX,
+            flags: EXTRA_INFO | 3,
+            ..request(queue, id, u16::MAX)
+        };
+        let add = extra(2 + u8::from(id % 2 == 1), 0);
+        publish(
+            queue,
+            [FrontTxSlot::Request(dummy), FrontTxSlot::Extra(add)],
+        );
+    }
+    netfront.kick();
+    until("all are answered", || {
+        netfront.flush();
+        netfront.stats().tx_okay == 100
+    });
+    assert_eq!(netfront.stats().tx_null, 100);
+    let status = hood.world.vif_status(&vif).unwrap();
+    assert_eq!(
+        (status.tx.packets, status.tx.bytes, status.tx.dropped()),
+        (0, 0, 0)
+    );
+    assert_eq!((status.multicast_addresses, status.reason), (Some(0), None));
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
 /// Indices that are out of bounds before the backend has ever looked at them.
 #[test]
 fn a_ring_that_is_broken_from_the_beginning() {

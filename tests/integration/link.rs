@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Link state and MTU: what an administrator or the toolstack changes reaches the guest.
 
+use std::time::Instant;
+
 use hotplug::link;
 use netback::demo::guest::checksum::Checksum;
 use netback::demo::guest::options::FrontendOptions;
@@ -34,6 +36,17 @@ fn tap_has_carrier(vif: &VifSpec) -> bool {
     !String::from_utf8(out.stdout)
         .unwrap()
         .contains("NO-CARRIER")
+}
+
+/// How often the tap's carrier has come and gone.
+fn carrier_changes(vif: &VifSpec) -> u64 {
+    let mut ip = std::process::Command::new("ip");
+    let args = ["-json", "-stats", "-stats", "link", "show", &vif.tap()];
+    let out = ip.args(args).output().unwrap();
+    let links: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    links[0]["stats64"]["tx"]["carrier_changes"]
+        .as_u64()
+        .unwrap()
 }
 
 fn toolstack_writes(world: &World, vif: &VifSpec, key: &str, value: &str) {
@@ -138,6 +151,31 @@ fn the_toolstack_pulls_the_cable_out_and_puts_it_in() {
     until("it is delivered", || {
         world.vif_status(&vif).unwrap().tx.packets == 1
     });
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
+}
+
+/// The node is in the guest's own directory. What follows from it on the host is bounded by time, not by the guest.
+#[test]
+fn a_guest_that_wiggles_the_cable() {
+    let world = World::new();
+    let (vif, netfront) = world.raw(1, linux());
+    until("the link has settled", || tap_has_carrier(&vif));
+    let (before, start) = (carrier_changes(&vif), Instant::now());
+    for n in 0..50 {
+        let out = n % 2 == 0;
+        let value = if out { "1" } else { "0" };
+        netfront.store().set_raw("disconnect", value).unwrap();
+        until("the daemon has taken note", || {
+            world.vif_status(&vif).unwrap().carrier == Some(!out)
+        });
+    }
+    until("the last word counts", || {
+        tap_has_carrier(&vif) && carrier(&world, &vif).as_deref() == Some("1")
+    });
+    let changes = carrier_changes(&vif) - before;
+    let allowed = 8 + 1 + start.elapsed().as_millis() / 500;
+    assert!(u128::from(changes) <= allowed, "{changes} of {allowed}");
     force_away(&world, &vif, netfront);
     world.finish_empty();
 }

@@ -2,10 +2,12 @@
 //! XDP headroom: room before the data of every buffer, from the moment that the guest asks for it. The model guest
 //! checks the place of every slot of every frame.
 
+use netback::demo::guest::control::ADD_GREF_MAPPING;
 use netback::demo::guest::options::FrontendOptions;
 use netback_tests::world::{PATIENCE, until};
 use netback_tests::{TestGuest, World};
 
+use crate::control::{change_pages, expect_all, hash_all, with_ring};
 use crate::hood::{Neighbourhood, force_away, linux, neighbourhood};
 
 fn with_headroom(bytes: &str) -> FrontendOptions {
@@ -81,6 +83,33 @@ fn a_frontend_that_connects_with_a_program() {
     guest.exercise();
     let stats = guest.stats();
     assert_eq!((stats.rx_xdp, stats.rx_slots_max), (stats.rx_frames, 1));
+    finish(world, guest);
+}
+
+/// Two extra infos of one frame, in order, and pages that stay mapped: none of it is in another's way.
+#[test]
+fn beside_a_hash_and_static_grants() {
+    let world = World::new();
+    let options = FrontendOptions {
+        overrides: with_headroom("256").overrides,
+        ..with_ring()
+    };
+    let guest = world.guest(1, options);
+    guest.reach();
+    guest.with(hash_all);
+    guest.ping();
+    guest.with(expect_all);
+    guest.exercise();
+    let stats = guest.stats();
+    assert!(stats.rx_hashed > 0);
+    assert_eq!(stats.rx_xdp, stats.rx_frames);
+
+    guest.with(|netfront| change_pages(netfront, ADD_GREF_MAPPING, 0));
+    let before = world.machine.hypervisor().copies();
+    guest.exercise();
+    assert_eq!(world.machine.hypervisor().copies(), before);
+    let stats = guest.stats();
+    assert_eq!(stats.rx_xdp, stats.rx_frames);
     finish(world, guest);
 }
 

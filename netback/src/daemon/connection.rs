@@ -12,7 +12,7 @@ use hotplug::Tap;
 use xenbus::backend::Event;
 
 use crate::vif::control::View;
-use crate::vif::negotiate::Negotiated;
+use crate::vif::negotiate::{Negotiated, Requests};
 use crate::vif::{Fault, Flow, Live};
 use crate::worker::{QueueId, What, WorkerId};
 
@@ -24,6 +24,8 @@ pub(super) struct Connection {
     pub(super) control: Option<Arc<View>>,
     /// What the queue pairs look at as they go.
     pub(super) live: Arc<Live>,
+    /// What the host has been shown of the frontend's requests.
+    pub(super) shown: Requests,
     queues: Vec<Queue>,
     course: Course,
     /// The queues of the tap beyond its first. They are closed with the connection: a tap's queue
@@ -96,6 +98,7 @@ impl Connection {
             stalled: false,
         };
         Self {
+            shown: negotiated.requests,
             negotiated,
             control,
             live,

@@ -6,7 +6,7 @@
 //! another MTU. The queues are told through [`Live`], the guest through the nodes `carrier`
 //! (netif.h, "Link state") and `mtu`, and the host through the tap's carrier.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hotplug::monitor::Changed;
 use xenbus::backend::{Event, Phase};
@@ -14,10 +14,14 @@ use xenbus::{XenbusState, device};
 
 use super::connect::tap_offload;
 use super::host::Host;
+use super::timers::Due;
 use super::vif::Vif;
 use crate::logging::if_any;
 use crate::vif::negotiate::{Requests, requests};
 use crate::vif::{Live, MulticastFilter};
+
+/// How long to wait before showing the host what has changed too often.
+const SHOW_PAUSE: Duration = Duration::from_millis(500);
 
 /// The node by which a guest learns whether its link is up.
 pub(super) const CARRIER: &str = "carrier";
@@ -57,28 +61,55 @@ impl Vif {
                 Err(error) => return Some(Event::PeerFault(error.to_string())),
             },
         };
-        let before = std::mem::replace(&mut connection.negotiated.requests, asked);
-        if asked == before {
-            return None;
+        if std::mem::replace(&mut connection.negotiated.requests, asked) != asked {
+            tell(&connection.live, asked);
+            tracing::debug!(vif = %self.name(), ?asked, "the frontend has changed its mind");
+            self.show_host(host);
         }
-        tell(&connection.live, asked);
-        if asked.headroom != before.headroom
-            && let Some(tap) = &self.tap
+        None
+    }
+
+    /// Shows the host what the frontend asks for: by what the tap delivers, and by its carrier.
+    ///
+    /// Each change takes the kernel's lock on network interfaces, and a bridge logs those of the
+    /// carrier. The directory is the guest's to write, so there are a few changes at once and then
+    /// two in a second; the last word counts.
+    pub(super) fn show_host(&mut self, host: &mut Host) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        let asked = connection.negotiated.requests;
+        let (before, now) = (connection.shown, Instant::now());
+        let is_shown = asked.headroom.is_none() == before.headroom.is_none()
+            && asked.disconnect == before.disconnect;
+        if is_shown {
+            return;
+        }
+        if self.show_limit.allow(now).is_none() {
+            if !std::mem::replace(&mut self.show_due, true) {
+                host.set_timer(now + SHOW_PAUSE, Due::Show(self.path));
+            }
+            return;
+        }
+        connection.shown = asked;
+        if let Some(tap) = &self.tap
             && let Err(error) = tap.set_offload(tap_offload(&connection.negotiated))
         {
             tracing::error!(vif = %self.name(), %error, "the tap's segmentation cannot be changed");
         }
         if asked.disconnect != before.disconnect {
-            self.follow_cable(host);
+            self.show_cable(host);
         }
-        tracing::debug!(vif = %self.name(), ?asked, "the frontend has changed its mind");
-        None
     }
 
     /// The cable was pulled out or put in.
-    fn follow_cable(&mut self, host: &mut Host) {
-        // While the rings are being mapped nobody is at the other end yet.
-        if self.machine.phase() != Phase::Connecting {
+    fn show_cable(&mut self, host: &mut Host) {
+        // While the rings are being mapped nobody is at the other end yet, and when they are given
+        // back not any more.
+        if matches!(
+            self.machine.phase(),
+            Phase::AwaitHotplug | Phase::Connected | Phase::Reconfigured
+        ) {
             self.carrier(true);
         }
         self.publish_carrier(host);

@@ -292,6 +292,10 @@ impl Daemon {
             match due {
                 Due::HotplugWait(path) => self.still_waiting(path),
                 Due::Script(path) => self.script_ready(path),
+                Due::Show(path) => self.with_vif(path, |vif, host| {
+                    vif.show_due = false;
+                    vif.show_host(host);
+                }),
                 Due::Resync(path) => self.with_vif(path, |vif, host| {
                     vif.resync_due = false;
                     vif.resync(host);

@@ -8,6 +8,8 @@ use xenbus::DevicePath;
 pub(super) enum Due {
     /// Say that a device still waits for its hotplug script.
     HotplugWait(DevicePath),
+    /// Show the host what a frontend has asked for since.
+    Show(DevicePath),
     /// Write again what the store refused.
     Resync(DevicePath),
     /// Look at a script that the daemon runs: its time may be over.

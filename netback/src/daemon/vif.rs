@@ -52,6 +52,10 @@ pub(super) struct Vif {
     pub(super) forgotten: bool,
     /// A timer for [`Vif::still_waiting`] is set.
     pub(super) wait_noticed: bool,
+    /// A timer for [`Vif::show_host`] is set.
+    pub(super) show_due: bool,
+    /// A guest can change its mind as often as it likes.
+    pub(super) show_limit: RateLimited,
     /// A timer for [`Vif::resync`] is set.
     pub(super) resync_due: bool,
     /// A guest can connect and break the protocol as often as it likes.
@@ -103,6 +107,8 @@ impl Vif {
             frontend_watched: false,
             forgotten: false,
             wait_noticed: false,
+            show_due: false,
+            show_limit: RateLimited::new(8, Duration::from_millis(500)),
             resync_due: false,
             log_limit: RateLimited::new(10, Duration::from_secs(10)),
         };

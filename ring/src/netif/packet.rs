@@ -126,6 +126,8 @@ pub fn next_packet(slots: &[TxSlot], limits: &TxLimits) -> Result<TxPacket, Peer
             true => Verdict::Multicast(multicast),
             false => Verdict::Drop(DropReason::MulticastNotOffered),
         };
+        // Whatever it says of its size, there are no bytes behind it.
+        let first = TxRequest { size: 0, ..first };
         return Ok(TxPacket::new(first, &extras, 0, 0, verdict));
     }
     let rest = rest.get(extras.count..).unwrap_or_default();

@@ -11,12 +11,14 @@
     reason = "a test; without the harness's #[test] clippy does not see it"
 )]
 
+use std::collections::BTreeSet;
 use std::io::{IoSliceMut, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use hotplug::monitor::{Changed, LinkMonitor};
 use hotplug::steering::{Contributions, Table};
 use hotplug::tap::{VNET_HDR_LEN, is_gone};
 use hotplug::{Injector, MacAddr, Steering, Tap, TapError, TapOffload, TapOptions, link};
@@ -59,6 +61,11 @@ const TESTS: &[(&str, fn())] = &[
     (
         "a_tap_keeps_its_kind_and_has_one_owner",
         a_tap_keeps_its_kind_and_has_one_owner,
+    ),
+    ("changes_are_announced", changes_are_announced),
+    (
+        "lost_announcements_are_known_to_be",
+        lost_announcements_are_known_to_be,
     ),
 ];
 
@@ -431,6 +438,48 @@ fn an_injected_frame_is_read() {
             }
         }
     });
+}
+
+fn changes_are_announced() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    let other = Tap::create("vif2.0", &options()).unwrap();
+    let mut monitor = LinkMonitor::new().unwrap();
+    let nothing = Changed::Links(BTreeSet::new());
+    assert_eq!(monitor.changed().unwrap(), nothing, "nothing since then");
+
+    let before = tap.link().unwrap();
+    assert_eq!((before.mtu, before.up), (1400, false));
+    let this = Changed::Links([before.index].into());
+    tap.set_mtu(9000).unwrap();
+    assert_eq!(monitor.changed().unwrap(), this);
+    assert_eq!(tap.link().unwrap().mtu, 9000);
+    ip("link set vif1.0 name web");
+    assert_eq!(monitor.changed().unwrap(), this);
+    ip("link set web up");
+    assert_eq!(monitor.changed().unwrap(), this);
+    let now = tap.link().unwrap();
+    assert_eq!((now.index, now.up), (before.index, true));
+
+    let both = [before.index, other.link().unwrap().index];
+    ip("link delete web");
+    ip("link set vif2.0 mtu 1300");
+    assert_eq!(monitor.changed().unwrap(), Changed::Links(both.into()));
+    assert!(is_gone(&tap.link().unwrap_err()));
+}
+
+/// More than there is room for: whoever listens learns that, and hears of later changes again.
+fn lost_announcements_are_known_to_be() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    let mut monitor = LinkMonitor::new().unwrap();
+    for mtu in (1300..1400).cycle().take(20_000) {
+        link::set_mtu("vif1.0", mtu).unwrap();
+    }
+    assert_eq!(monitor.changed().unwrap(), Changed::Any);
+    let nothing = Changed::Links(BTreeSet::new());
+    while monitor.changed().unwrap() != nothing {}
+    link::set_mtu("vif1.0", 1500).unwrap();
+    let index = tap.link().unwrap().index;
+    assert_eq!(monitor.changed().unwrap(), Changed::Links([index].into()));
 }
 
 fn carrier_and_offload_are_set() {

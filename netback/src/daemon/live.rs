@@ -3,7 +3,8 @@
 //!
 //! The frontend may ask for a multicast filter and for XDP headroom at any time, and the toolstack
 //! may pull the cable out (`disconnect`). An administrator may take the tap down, or give it
-//! another MTU. The queues are told through [`Live`], the guest through the nodes `carrier`
+//! another MTU; of a tap that a script has moved to another network namespace that is seen when the
+//! vif connects, as the kernel announces it there only. The queues are told through [`Live`], the guest through the nodes `carrier`
 //! (netif.h, "Link state") and `mtu`, and the host through the tap's carrier.
 
 use std::time::{Duration, Instant};

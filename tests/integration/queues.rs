@@ -13,6 +13,8 @@ use netback_tests::alone::{alone, descriptors};
 use netback_tests::world::{PATIENCE, guest_ip, until};
 use netback_tests::{TestGuest, World};
 
+use xenbus::XenbusState;
+
 use crate::hood::{force_away, neighbourhood};
 use crate::malformed::refused_options;
 
@@ -391,6 +393,54 @@ fn a_fault_on_one_queue() {
         force_away(&hood.world, &vif, netfront);
         hood.finish();
     }
+}
+
+/// Workers find out at the same time, each on its own; it is one failure all the same.
+#[test]
+fn a_fault_on_every_queue() {
+    let mut hood = neighbourhood();
+    hood.world.vcpus = 4;
+    let (vif, mut netfront) = hood.world.raw(1, linux(4));
+    for _ in 0..3 {
+        for queue in 0..4 {
+            let ring = netfront.tx_queue_of(queue).unwrap().ring();
+            let next = ring.next_index();
+            ring.lie_req_prod(next.wrapping_sub(1));
+        }
+        netfront.kick();
+        hood.assert_closed(&vif, "req_prod");
+        netfront.close(PATIENCE).unwrap();
+        netfront.open(PATIENCE).unwrap();
+        until("the error is forgiven", || hood.world.error(&vif).is_none());
+    }
+    force_away(&hood.world, &vif, netfront);
+    hood.finish();
+}
+
+/// Queues are asked to come and go faster than the workers can tell; the last word counts.
+#[test]
+fn flapping() {
+    let world = World::smp();
+    let guest = world.guest(1, linux(4));
+    guest.with(|netfront| {
+        for round in 0..300 {
+            let state = [
+                XenbusState::Closing,
+                XenbusState::Connected,
+                XenbusState::Closed,
+                XenbusState::Initialising,
+                XenbusState::Connected,
+            ][round % 5];
+            netfront.store().set_state(state).unwrap();
+        }
+    });
+    reconnect(&guest, 3);
+    assert_queues(&world, &guest, 3);
+    use_all(&guest, 3);
+    guest.assert_well_served();
+    world.detach(&guest.vif);
+    guest.stop().unwrap();
+    world.finish_empty();
 }
 
 /// A guest's mistake with `queues` queues: refused, and served when the driver starts anew without it.

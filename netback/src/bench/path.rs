@@ -120,7 +120,7 @@ impl Rig {
         let first = Frame::new(Shape::Small);
         Ok(Self {
             sender: Sender::new(tx, &hypervisor, 256, &first)?,
-            receiver: Receiver::new(rx, &hypervisor)?,
+            receiver: Receiver::new(rx, &hypervisor, 256)?,
             machine,
             vif,
             tap: TapOptions {
@@ -196,7 +196,7 @@ impl Rig {
 
     fn backend(&mut self, way: Way, frame: &Frame, amount: Amount) -> Result<Cost, BenchError> {
         self.machine.start_daemon()?;
-        let worker = Thread::named(WORKER)?.ok_or(BenchError::NoWorker)?;
+        let worker = find_worker()?;
         worker.pin(self.worker_cpu)?;
         self.here.pin(self.guest_cpu)?;
         match way {
@@ -321,6 +321,18 @@ impl Rig {
 
 /// The name of the one worker's thread.
 const WORKER: &str = "netback/0";
+
+/// The worker. A thread names itself, which it may not have come to yet.
+fn find_worker() -> Result<Thread, BenchError> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(worker) = Thread::named(WORKER)? {
+            return Ok(worker);
+        }
+        std::thread::yield_now();
+    }
+    Err(BenchError::NoWorker)
+}
 
 /// Repeats `step`, which says whether anything has moved and whether it is done, until it is done, or until nothing
 /// has moved for long.

@@ -7,13 +7,17 @@
 
 use std::time::{Duration, Instant};
 
+use xen_ring::front::FrontTx;
+
 use super::BenchError;
 use super::frames::{Frame, Shape};
+use super::guest::rx::Receiver;
 use super::guest::tx::Sender;
-use super::guest::{self, BenchGuest};
+use super::guest::{self, BenchGuest, End};
 use super::process;
 use crate::config::Config;
 use crate::demo::machine::Machine;
+use crate::demo::sim::SimGuest;
 use crate::demo::toolstack::VifSpec;
 
 /// How much is measured.
@@ -61,6 +65,8 @@ pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
     let guests = attach(&machine, size.vifs)?;
     let attach = started.elapsed();
     let attach_cpu = process::cpu_time()?.saturating_sub(cpu);
+    let guests = guests.into_iter().map(Guest::ready);
+    let guests = guests.collect::<Result<Vec<_>, _>>()?;
     let threads = (threads, process::threads()?.len());
 
     let idle_cpu = idle(size.idle)?;
@@ -94,6 +100,28 @@ fn attach(machine: &Machine, vifs: u16) -> Result<Vec<BenchGuest>, BenchError> {
     Ok(booted)
 }
 
+/// A guest that waits: its buffers are posted, as those of every guest whose interface is up.
+struct Guest {
+    tx: End<FrontTx>,
+    receiver: Receiver,
+    hypervisor: SimGuest,
+}
+
+impl Guest {
+    fn ready(guest: BenchGuest) -> Result<Self, BenchError> {
+        let BenchGuest {
+            hypervisor, tx, rx, ..
+        } = guest;
+        let mut receiver = Receiver::new(rx, &hypervisor, 1)?;
+        receiver.post()?;
+        Ok(Self {
+            tx,
+            receiver,
+            hypervisor,
+        })
+    }
+}
+
 /// Processor time over a while in which nobody does anything.
 fn idle(time: Duration) -> Result<Duration, BenchError> {
     // What the last vif's attachment still brings about is not idleness: the daemon looks once more, after 2 s,
@@ -105,13 +133,19 @@ fn idle(time: Duration) -> Result<Duration, BenchError> {
 }
 
 /// Has the first guests send flat out: the most and the fewest frames that one of them got through.
-fn send(guests: Vec<BenchGuest>, size: Size) -> Result<(u64, u64), BenchError> {
+fn send(mut guests: Vec<Guest>, size: Size) -> Result<(u64, u64), BenchError> {
     let frame = Frame::new(Shape::Small);
-    let senders = guests
-        .into_iter()
-        .take(size.busy)
-        .map(|guest| Sender::new(guest.tx, &guest.hypervisor, PAGES, &frame));
-    let mut senders = senders.collect::<Result<Vec<_>, _>>()?;
+    let _others_wait = guests.split_off(size.busy.min(guests.len()));
+    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+    for Guest {
+        tx,
+        receiver,
+        hypervisor,
+    } in guests
+    {
+        receivers.push(receiver);
+        senders.push(Sender::new(tx, &hypervisor, PAGES, &frame)?);
+    }
     let mut turn_until = |end: Instant| -> Result<Vec<u64>, BenchError> {
         while Instant::now() < end {
             for sender in &mut senders {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The guest's receiving loop: counts frames, and posts every buffer again.
 
-use xen_ring::front::{FrontKind, FrontRx, FrontRxRequest};
+use xen_ring::front::{FrontRx, FrontRxRequest};
 
 use super::End;
 use super::memory::Memory;
@@ -39,11 +39,16 @@ enum Next {
 }
 
 impl Receiver {
-    /// Takes over a ring. Nothing is posted yet.
-    pub(in crate::bench) fn new(end: End<FrontRx>, guest: &SimGuest) -> Result<Self, BenchError> {
+    /// Takes over a ring. Nothing is posted yet. `pages` are as many as the ring has slots, or fewer to save memory
+    /// where nobody looks at what comes.
+    pub(in crate::bench) fn new(
+        end: End<FrontRx>,
+        guest: &SimGuest,
+        pages: usize,
+    ) -> Result<Self, BenchError> {
         Ok(Self {
             end,
-            buffers: Memory::new(guest, FrontRx::COUNT as usize, false)?,
+            buffers: Memory::new(guest, pages, false)?,
             next: Next::First,
             partial: 0,
             expected: 0,

@@ -137,6 +137,7 @@ fn one_rate_for_all_queues() {
     assert!((at_once..=at_once + 4).contains(&taken), "{taken}");
     remove_rate(&world, &vif);
     wait_answered(&mut netfront, 400);
+    wait_delivered(&world, &vif, 400);
     let status = world.vif_status(&vif).unwrap();
     let by_queue: Vec<_> = status.by_queue.iter().map(|q| q.tx.packets).collect();
     assert_eq!(by_queue, [100; 4]);
@@ -239,42 +240,6 @@ fn a_rate_outlives_a_reconnection_and_a_restart() {
     });
     send(&mut netfront, 200);
     wait_answered(&mut netfront, 200);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
-}
-
-/// The rate is the vif's: four queues on several workers have no more of it than one.
-#[test]
-fn queues_share_the_rate() {
-    let world = World::smp();
-    let vif = world.create_as(1, with_rate(CRAWL));
-    world.wait_init(&vif);
-    world.run_script(&vif);
-    let options = FrontendOptions {
-        queues: 4,
-        ..linux()
-    };
-    let mut netfront = world.frontend(&vif, options);
-    netfront.connect(PATIENCE).unwrap();
-    for queue in (0..4).cycle().take(600) {
-        let frame = [0xff; 1_000];
-        netfront.send_on(queue, &frame, Checksum::Complete).unwrap();
-    }
-    netfront.flush();
-    let at_once = BURST.div_ceil(1_000);
-    wait_answered(&mut netfront, at_once);
-    for _ in 0..50 {
-        netfront.kick();
-        netfront.flush();
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    // The last of the credit may be seen by all four at once.
-    let taken = netfront.stats().tx_okay;
-    assert!((at_once..=at_once + 4).contains(&taken), "{taken}");
-    // All of them are told of a new rate.
-    write_rate(&world, &vif, "1000000,50000");
-    wait_answered(&mut netfront, 600);
-    assert_eq!(world.vif_status(&vif).unwrap().tx.dropped(), 0);
     force_away(&world, &vif, netfront);
     world.finish_empty();
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use netback::control::model::ControlStatus;
 use netback::demo::guest::control::{self, Control, ExpectedHash};
-use netback::demo::guest::netfront::Netfront;
+use netback::demo::guest::netfront::{Netfront, Phase};
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
 use netback_tests::world::{PATIENCE, guest_ip, until};
 use netback_tests::{TestGuest, World};
 use xen_ring::front::{FrontTxRequest, FrontTxSlot};
+use xenbus::XenbusState;
 
 use crate::hood::{force_away, neighbourhood};
 
@@ -349,6 +350,62 @@ fn static_grants_of_several_queues() {
     guest.ping();
     guest.with(expect_all);
     exercise_and_leave(world, guest);
+}
+
+/// Requests that were published before there was a backend, about queues that come up beside the one with the ring.
+#[test]
+fn requests_that_were_there_first() {
+    let mut world = World::with(|config| config.max_queues = NonZeroU16::new(4));
+    world.vcpus = 4;
+    let options = FrontendOptions {
+        queues: 4,
+        ..with_ring()
+    };
+    let (vif, mut netfront) = world.raw(1, options);
+    for round in 0..8 {
+        netfront.close(PATIENCE).unwrap();
+        world.machine.stop_daemon().unwrap();
+        netfront
+            .store()
+            .set_state(XenbusState::Initialising)
+            .unwrap();
+        netfront.publish().unwrap();
+        let [_, rx] = netfront.packet_pages(3).unwrap();
+        let list: Vec<u8> = rx[..8]
+            .iter()
+            .flat_map(|(gref, _)| u64::from(gref.raw()).to_le_bytes())
+            .collect();
+        let control = ring(&mut netfront);
+        control.write_list(&list).unwrap();
+        let list = control.list_ref();
+        control
+            .send(control::SET_HASH_ALGORITHM, [1, 0, 0])
+            .unwrap();
+        control
+            .send(control::ADD_GREF_MAPPING, [3, list, 8])
+            .unwrap();
+        control.send(control::GET_HASH_FLAGS, [0; 3]).unwrap();
+        control.flush();
+        world.machine.start_daemon().unwrap();
+        for expected in [DONE, DONE, (SUCCESS, 15)] {
+            let answer = ring(&mut netfront)
+                .wait(PATIENCE)
+                .unwrap()
+                .expect("an answer");
+            assert_eq!((answer.status, answer.data), expected, "round {round}");
+        }
+        until("the pages are mapped", || {
+            world.vif_status(&vif).is_some_and(|vif| {
+                vif.control
+                    .is_some_and(|control| control.static_grants == 8)
+            })
+        });
+        until("the frontend is connected", || {
+            netfront.follow().unwrap() == Phase::Connected
+        });
+    }
+    force_away(&world, &vif, netfront);
+    world.finish_empty();
 }
 
 /// A packet comes by the queue that the guest's table has for its hash; and by the hash itself, without a table.

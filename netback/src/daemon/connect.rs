@@ -57,7 +57,9 @@ impl Vif {
             Err(reason) => return Some(Event::QueuesFailed(reason)),
         };
         let connection = self.connection.insert(connection);
-        for (worker, request) in requests {
+        // Queue 0 comes last: it may have the control ring, and what it then tells the others must
+        // find them with their workers.
+        for (worker, request) in requests.into_iter().rev() {
             let queue = request.queue;
             if !host.send(worker, Command::Connect(Box::new(request))) {
                 let outcome = connection.failed(queue, "the worker thread is gone");

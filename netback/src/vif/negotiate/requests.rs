@@ -12,6 +12,9 @@ const MULTICAST: &str = "request-multicast-control";
 const HEADROOM: &str = "xdp-headroom";
 const DISCONNECT: &str = "disconnect";
 
+const HEADROOM_ALLOWED: &str = "0 to 2578 bytes";
+const _: () = assert!(Headroom::MAX.bytes() == 2578);
+
 /// The keys that say it, relative to the frontend's directory.
 pub const KEYS: [&str; 3] = [MULTICAST, HEADROOM, DISCONNECT];
 
@@ -36,7 +39,7 @@ impl Requests {
             headroom: Headroom::new(bytes).ok_or_else(|| NegotiateError::Malformed {
                 key: HEADROOM.to_owned(),
                 value: bytes.to_string(),
-                expected: "0 to 2578 bytes",
+                expected: HEADROOM_ALLOWED,
             })?,
             disconnect: keys.feature(DISCONNECT)?,
         })

@@ -42,6 +42,8 @@ pub(super) struct GuestTx {
 pub(super) struct TxTurn {
     /// The guest is to be notified.
     pub(super) notify: bool,
+    /// Frames have gone to the host.
+    pub(super) delivered: bool,
     /// Packets wait in the ring for this moment, from which the vif's rate lets them go.
     pub(super) blocked_until: Option<Instant>,
 }
@@ -96,7 +98,7 @@ impl GuestTx {
             let planned = self.plan(bench, taken, &mut next, statics, meter);
             bench.copy();
             turn.notify |= self.answer(bench)?;
-            deliver(bench, tap, self.live.is_cut(), counters);
+            turn.delivered |= deliver(bench, tap, self.live.is_cut(), counters);
             if let Ended::Blocked(until) = planned? {
                 self.ring.put_back(taken - next);
                 turn.blocked_until = Some(until);
@@ -258,8 +260,14 @@ impl PlannedTx {
     }
 }
 
-/// Writes the frames that arrived whole to the tap, unless the link is cut.
-fn deliver<G>(bench: &mut Workbench<G>, tap: &Tap, cut: bool, counters: &DirectionCounters) {
+/// Writes the frames that arrived whole to the tap, unless the link is cut. `true` if there are
+/// any.
+fn deliver<G>(
+    bench: &mut Workbench<G>,
+    tap: &Tap,
+    cut: bool,
+    counters: &DirectionCounters,
+) -> bool {
     let Workbench {
         batch,
         tx_burst,
@@ -287,6 +295,7 @@ fn deliver<G>(bench: &mut Workbench<G>, tap: &Tap, cut: bool, counters: &Directi
         Ok(len) => counters.delivered(len.saturating_sub(VNET_HDR_LEN)),
         Err(error) => counters.dropped(refusal(&error)),
     });
+    !frames.is_empty()
 }
 
 /// Puts the header for the tap before a frame that arrived whole.

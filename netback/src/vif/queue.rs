@@ -79,6 +79,8 @@ pub struct Turned {
     pub next: Turn,
     /// The guest has stopped to take what comes for it, or it goes on.
     pub flow: Option<Flow>,
+    /// Frames have gone to the host.
+    pub delivered: bool,
 }
 
 /// When a queue pair is to have its next turn.
@@ -218,6 +220,7 @@ impl QueuePair {
         Ok(Turned {
             next,
             flow: rx.flow,
+            delivered: tx.delivered,
         })
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Worker<H: Hypervisor> {
     /// Queue pairs that have run dry and are not armed: see `wait`.
     pub(super) dry: Vec<usize>,
     pub(super) patience: Patience,
+    /// Frames have gone to the host since the worker last waited.
+    pub(super) delivered: bool,
     pub(super) timers: Timers<usize>,
     pending: Vec<LocalPort>,
 }
@@ -77,7 +79,8 @@ impl<H: Hypervisor> Worker<H> {
             by_port: HashMap::new(),
             ready: VecDeque::new(),
             dry: Vec::new(),
-            patience: Patience::default(),
+            patience: Patience::of_this_machine(),
+            delivered: false,
             timers: Timers::default(),
             pending: Vec::new(),
         })
@@ -129,8 +132,13 @@ impl<H: Hypervisor> Worker<H> {
             };
             served.queued = false;
             match served.pair.turn(&mut self.bench, &self.channels) {
-                Ok(Turned { next, flow }) => {
+                Ok(Turned {
+                    next,
+                    flow,
+                    delivered,
+                }) => {
                     let id = served.id;
+                    self.delivered |= delivered;
                     match next {
                         Turn::Again => self.make_ready(key),
                         Turn::Wait(at) => self.wake_at(key, at),

@@ -25,7 +25,8 @@ impl<H: Hypervisor> Worker<H> {
         self.look();
         if self.ready.is_empty() {
             let since = Instant::now();
-            let came = self.patience.is_worthwhile() && self.linger(since, events)?;
+            let delivered = std::mem::take(&mut self.delivered);
+            let came = self.patience.is_worthwhile(delivered) && self.linger(since, events)?;
             if !came {
                 self.rest();
                 self.poll.poll(events, self.timeout())?;

@@ -241,6 +241,13 @@ impl<R: RingKind, P: Page> BackRing<R, P> {
         Ok(self.unconsumed()? > 0)
     }
 
+    /// Takes back what [`arm`](Self::arm) asked for, if it has not come about yet: whoever is awake
+    /// for another reason needs no event. One may be on its way all the same.
+    pub fn disarm(&mut self) {
+        // An event index that is not ahead of the frontend's next request is never crossed.
+        self.page.store(REQ_EVENT, self.req_cons.raw(), Relaxed);
+    }
+
     /// Whether the frontend has published anything since the last look. A hint, for a backend that
     /// looks before it sleeps; judging the index is left to [`unconsumed`](Self::unconsumed).
     #[must_use]

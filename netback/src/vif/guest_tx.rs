@@ -32,6 +32,8 @@ use super::workbench::{BURST_FRAMES, Cursor, PlannedTx, Slots, Workbench};
 #[derive(Debug)]
 pub(super) struct GuestTx {
     ring: BackRing<TxRing>,
+    /// The guest is to signal what it publishes next.
+    armed: bool,
     guest: DomId,
     limits: TxLimits,
     live: Arc<Live>,
@@ -66,6 +68,7 @@ impl GuestTx {
     ) -> Self {
         Self {
             ring,
+            armed: false,
             guest,
             limits,
             live,
@@ -86,6 +89,9 @@ impl GuestTx {
         rate: &Bucket,
         counters: &DirectionCounters,
     ) -> Result<TxTurn, Fault> {
+        if std::mem::take(&mut self.armed) {
+            self.ring.disarm();
+        }
         let meter = rate.meter(|| bench.now());
         let mut turn = TxTurn::default();
         if let Some(until) = meter.blocked_until() {
@@ -115,7 +121,9 @@ impl GuestTx {
 
     /// Arms the ring's event. `true` if the guest has published more meanwhile.
     pub(super) fn arm(&mut self) -> Result<bool, PeerFault> {
-        self.ring.arm()
+        let more = self.ring.arm()?;
+        self.armed = !more;
+        Ok(more)
     }
 
     /// Plans the packets from slot `next` on until the burst is full, all slots are planned, or

@@ -289,6 +289,16 @@ fn notifications_follow_the_events() {
         assert_eq!(back.arm(), Ok(false));
         front.push(request(5, 0, 60)).unwrap();
         assert!(front.publish());
+
+        // Nor when it is awake for another reason.
+        let _ = take_all(&mut back);
+        assert_eq!(back.arm(), Ok(false));
+        back.disarm();
+        for id in 6..9 {
+            front.push(request(id, 0, 60)).unwrap();
+            assert!(!front.publish());
+        }
+        assert_eq!(back.arm(), Ok(true), "nothing is missed for it");
     }
 }
 

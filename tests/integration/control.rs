@@ -60,6 +60,8 @@ pub(crate) fn hash_all(netfront: &mut Netfront) {
 }
 
 pub(crate) fn expect_all(netfront: &mut Netfront) {
+    // What came before the hash was configured (the host's kernel has things to say) has none.
+    while netfront.receive().is_some() {}
     netfront.expect_hash(Some(ExpectedHash {
         key: KEY.to_vec(),
         types: 15,

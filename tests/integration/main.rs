@@ -26,6 +26,8 @@ mod limits;
 mod link;
 /// Toolstacks that write what cannot be served.
 mod malformed;
+/// Every combination of features.
+mod matrix;
 /// Multicast control.
 mod multicast;
 /// Several queues of one vif.

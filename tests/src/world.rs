@@ -140,12 +140,7 @@ impl World {
     /// Boots a guest on a vif that exists. It connects as soon as the backend lets it.
     #[must_use]
     pub fn boot(&self, vif: VifSpec, mtu: u16, options: FrontendOptions) -> TestGuest {
-        let address = GuestAddress {
-            mac: mac(vif.guest),
-            ip: guest_ip(vif.guest),
-            prefix: 24,
-            mtu: mtu.into(),
-        };
+        let address = guest_address(vif.guest, mtu);
         let guest = self
             .machine
             .boot(vif.guest, vif.handle, address, options)
@@ -162,12 +157,7 @@ impl World {
         options: FrontendOptions,
         first: impl FnOnce(&mut Netfront) -> Result<(), NetfrontError> + Send + 'static,
     ) -> TestGuest {
-        let address = GuestAddress {
-            mac: mac(vif.guest),
-            ip: guest_ip(vif.guest),
-            prefix: 24,
-            mtu: mtu.into(),
-        };
+        let address = guest_address(vif.guest, mtu);
         let frontend = self
             .machine
             .frontend(vif.guest, vif.handle, options)
@@ -302,6 +292,17 @@ pub fn host_ip(dom: u16) -> Ipv4Addr {
 pub fn guest_ip(dom: u16) -> Ipv4Addr {
     let [high, low] = dom.to_be_bytes();
     Ipv4Addr::new(10, high, low, 2)
+}
+
+/// The addresses of guest `dom`'s interface.
+#[must_use]
+pub fn guest_address(dom: u16, mtu: u16) -> GuestAddress {
+    GuestAddress {
+        mac: mac(dom),
+        ip: guest_ip(dom),
+        prefix: 24,
+        mtu: mtu.into(),
+    }
 }
 
 fn mac(dom: u16) -> [u8; 6] {

@@ -5,7 +5,7 @@
 //! time, and none trusts the other side: what was moved is compared with the known stream.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,23 @@ impl Transfer {
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     pub fn megabits(&self) -> f64 {
         self.bytes as f64 * 8.0 / 1e6 / self.took.as_secs_f64().max(1e-9)
+    }
+}
+
+/// A guest that is to be spoken to over TCP: its address.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(SocketAddr);
+
+impl From<Ipv4Addr> for Peer {
+    fn from(guest: Ipv4Addr) -> Self {
+        Self((guest, 0).into())
+    }
+}
+
+/// The port is not used; an address on a link needs the scope of the interface.
+impl From<SocketAddrV6> for Peer {
+    fn from(guest: SocketAddrV6) -> Self {
+        Self(guest.into())
     }
 }
 
@@ -201,7 +218,7 @@ fn await_reply(socket: &OwnedFd, request: &[u8], deadline: Instant) -> Result<bo
 ///
 /// # Errors
 /// [`ProbeError`]; a short or changed stream is [`ProbeError::Corrupt`].
-pub fn tcp_to_guest(guest: Ipv4Addr, bound: Bound) -> Result<Transfer, ProbeError> {
+pub fn tcp_to_guest(guest: impl Into<Peer>, bound: Bound) -> Result<Transfer, ProbeError> {
     let mut stream = connect(guest, SINK_PORT)?;
     let started = Instant::now();
     let mut chunk = vec![0; CHUNK];
@@ -242,7 +259,7 @@ pub fn tcp_to_guest(guest: Ipv4Addr, bound: Bound) -> Result<Transfer, ProbeErro
 ///
 /// # Errors
 /// [`ProbeError`]; a changed stream is [`ProbeError::Corrupt`].
-pub fn tcp_from_guest(guest: Ipv4Addr, bound: Bound) -> Result<Transfer, ProbeError> {
+pub fn tcp_from_guest(guest: impl Into<Peer>, bound: Bound) -> Result<Transfer, ProbeError> {
     let mut stream = connect(guest, SOURCE_PORT)?;
     let started = Instant::now();
     let mut chunk = vec![0; CHUNK];
@@ -343,8 +360,9 @@ pub fn udp_echo(guest: Ipv4Addr, len: usize, tries: u32) -> Result<(), ProbeErro
 ///
 /// # Errors
 /// [`ProbeError::Io`].
-pub fn connect(guest: Ipv4Addr, port: u16) -> Result<TcpStream, ProbeError> {
-    let address = SocketAddr::from((guest, port));
+pub fn connect(guest: impl Into<Peer>, port: u16) -> Result<TcpStream, ProbeError> {
+    let Peer(mut address) = guest.into();
+    address.set_port(port);
     let stream =
         TcpStream::connect_timeout(&address, PATIENCE).map_err(io("connecting to the guest"))?;
     let timeouts = stream

@@ -6,7 +6,7 @@
 //! model guest prepares such frames itself and, unlike an ordinary guest, checks everything that it receives
 //! against what the flags say, so that a backend which mixes the flags up is found out.
 //!
-//! Only unfragmented IPv4 is looked into; other frames pass as they are.
+//! Only unfragmented IPv4, and IPv6 without extension headers, is looked into; other frames pass as they are.
 
 use smoltcp::wire::checksum;
 
@@ -14,6 +14,8 @@ use std::ops::Range;
 
 const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+const IPV6_HEADER: usize = 40;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -41,6 +43,12 @@ pub struct ChecksumMismatch {
     pub found: u16,
     /// The field as it should have been.
     pub expected: u16,
+}
+
+/// Whether an Ethernet frame holds an IPv6 packet.
+#[must_use]
+pub fn is_ipv6(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&ETHERTYPE_IPV6)
 }
 
 /// Leaves the checksum of a TCP or UDP frame blank: writes the pseudo-header's sum into the field.
@@ -76,8 +84,12 @@ pub fn verify(frame: &[u8], said: Checksum) -> Result<(), ChecksumMismatch> {
     let value = get(frame, found.field);
     let expected = match said {
         Checksum::Blank => found.pseudo_header,
-        // UDP over IPv4 may do without a checksum: the field is zero.
-        Checksum::Complete | Checksum::Validated if found.protocol == UDP && value == 0 => 0,
+        // UDP over IPv4 may do without a checksum: the field is zero. Over IPv6 it may not (RFC 8200, section 8.1).
+        Checksum::Complete | Checksum::Validated
+            if found.protocol == UDP && value == 0 && !is_ipv6(frame) =>
+        {
+            0
+        }
         Checksum::Complete | Checksum::Validated => found.complete_sum(frame).unwrap_or(value),
     };
     // In one's complement both are zero, and Linux writes either (RFC 1624, section 3).
@@ -106,10 +118,22 @@ struct Transport {
 
 impl Transport {
     fn find(frame: &[u8]) -> Option<Self> {
-        if frame.get(12..14)? != ETHERTYPE_IPV4 {
-            return None;
-        }
         let ip = frame.get(ETHERNET..)?;
+        match <[u8; 2]>::try_from(frame.get(12..14)?).ok()? {
+            ETHERTYPE_IPV4 => Self::in_ipv4(ip),
+            ETHERTYPE_IPV6 => Self::in_ipv6(ip),
+            _ => None,
+        }
+    }
+
+    fn in_ipv6(ip: &[u8]) -> Option<Self> {
+        let length = u16::from_be_bytes([*ip.get(4)?, *ip.get(5)?]);
+        let is_six = ip.first()? >> 4 == 6;
+        (is_six && IPV6_HEADER + usize::from(length) <= ip.len())
+            .then(|| Self::at(IPV6_HEADER, length, *ip.get(6)?, ip.get(8..40)?))?
+    }
+
+    fn in_ipv4(ip: &[u8]) -> Option<Self> {
         let first = *ip.first()?;
         let header = usize::from(first & 0x0f) * 4;
         let total = usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?]));
@@ -119,12 +143,17 @@ impl Transport {
         if first >> 4 != 4 || header < 20 || fragment & 0x3fff != 0 || total > ip.len() {
             return None;
         }
+        let length = u16::try_from(total.checked_sub(header)?).ok()?;
+        Self::at(header, length, protocol, ip.get(12..20)?)
+    }
+
+    /// The transport header behind an IP header of `header` bytes, with `length` bytes from there on.
+    fn at(header: usize, length: u16, protocol: u8, addresses: &[u8]) -> Option<Self> {
         let offset = match protocol {
             TCP => 16,
             UDP => 6,
             _ => return None,
         };
-        let length = u16::try_from(total.checked_sub(header)?).ok()?;
         if usize::from(length) < offset + 2 {
             return None;
         }
@@ -132,10 +161,10 @@ impl Transport {
         let [high, low] = length.to_be_bytes();
         Some(Self {
             protocol,
-            segment: start..ETHERNET + total,
+            segment: start..start + usize::from(length),
             field: start + offset,
             pseudo_header: checksum::combine(&[
-                checksum::data(ip.get(12..20)?),
+                checksum::data(addresses),
                 checksum::data(&[0, protocol, high, low]),
             ]),
         })
@@ -206,6 +235,32 @@ mod tests {
         verify(&frame, Checksum::Complete).unwrap();
         verify(&frame, Checksum::Validated).unwrap();
         assert!(verify(&frame, Checksum::Blank).is_err());
+    }
+
+    #[test]
+    fn over_ipv6_too_but_never_without() {
+        // From fe80::1 port 1 to fe80::2 port 2, "abc". fe80+0001+fe80+0002 = 1fd03 -> fd04; +0011+000b = fd20.
+        let mut frame = [0; 14 + 40 + 11];
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        frame[14..22].copy_from_slice(&[0x60, 0, 0, 0, 0, 11, 17, 64]);
+        frame[22..24].copy_from_slice(&[0xfe, 0x80]);
+        frame[38..40].copy_from_slice(&[0xfe, 0x80]);
+        (frame[37], frame[53]) = (1, 2);
+        frame[54..].copy_from_slice(&[0, 1, 0, 2, 0, 11, 0, 0, b'a', b'b', b'c']);
+        assert!(verify(&frame, Checksum::Complete).is_err(), "no checksum");
+        assert!(blank(&mut frame));
+        assert_eq!(get(&frame, 60), 0xfd20);
+        verify(&frame, Checksum::Blank).unwrap();
+        // fd20 + 0001+0002+000b (header) + 6162+6300 (data) = 1c190 -> c191; complement 3e6e.
+        assert!(complete(&mut frame));
+        assert_eq!(get(&frame, 60), 0x3e6e);
+        verify(&frame, Checksum::Complete).unwrap();
+        // An extension header, a wrong version, a length beyond the frame.
+        for (at, value) in [(20, 0), (14, 0x50), (19, 12)] {
+            let mut other = frame;
+            other[at] = value;
+            assert!(!blank(&mut other), "{at}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub mod store;
 mod tests;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -41,6 +41,16 @@ pub struct GuestAddress {
     pub prefix: u8,
     /// Largest IP packet.
     pub mtu: usize,
+}
+
+impl GuestAddress {
+    /// Its IPv6 address on the link, which follows from the Ethernet address (RFC 4291, appendix A).
+    #[must_use]
+    pub fn link_local(&self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.mac;
+        let id = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        Ipv6Addr::from_bits((0xfe80 << 112) | u128::from(u64::from_be_bytes(id)))
+    }
 }
 
 /// What is done inside a guest.

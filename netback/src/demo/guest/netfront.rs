@@ -278,7 +278,7 @@ impl Netfront {
     ) -> Result<(), TxFull> {
         let link = self.link.as_mut().ok_or(TxFull)?;
         let meta = meta.into();
-        if meta.gso.is_some() && !link.gso {
+        if meta.gso.is_some() && !link.takes_gso(frame) {
             return Err(TxFull);
         }
         let count = link.pairs.len();
@@ -286,6 +286,10 @@ impl Netfront {
         pair.tx.send(frame, meta, link.sg, &self.options)?;
         if let Some(frames) = self.stats.queues(count).get_mut(queue) {
             frames.tx_frames += 1;
+        }
+        if meta.gso.is_some() {
+            self.stats.tx_gso += 1;
+            self.stats.tx_gso_v6 += u64::from(checksum::is_ipv6(frame));
         }
         Ok(())
     }
@@ -296,7 +300,9 @@ impl Netfront {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_offloaded(&mut self, frame: &mut [u8], gso: Option<u16>) -> Result<(), TxFull> {
-        let checksum = if self.options.blank_tx && checksum::blank(frame) {
+        let taken = |link: &Link| link.takes_blank(frame);
+        let blank = self.options.blank_tx && self.link.as_ref().is_some_and(taken);
+        let checksum = if blank && checksum::blank(frame) {
             Checksum::Blank
         } else {
             checksum::complete(frame);

@@ -15,6 +15,8 @@ pub struct FrontendOptions {
     /// TCP segmentation offload over IPv4: `feature-gso-tcpv4` for what comes, and large frames sent where the
     /// backend takes them. Needs `sg` and `csum_offload`.
     pub gso: bool,
+    /// The same over IPv6: `feature-gso-tcpv6`. Needs `sg` and `ipv6_csum_offload`.
+    pub gso_v6: bool,
     /// `feature-ipv6-csum-offload`: IPv6 checksums may come blank.
     pub ipv6_csum_offload: bool,
     /// `feature-rx-notify`: the guest signals when it posts buffers.
@@ -47,6 +49,7 @@ impl Default for FrontendOptions {
             sg: true,
             csum_offload: true,
             gso: true,
+            gso_v6: true,
             ipv6_csum_offload: true,
             rx_notify: true,
             rx_copy: true,
@@ -63,14 +66,15 @@ impl Default for FrontendOptions {
 }
 
 impl FrontendOptions {
-    /// Largest frame that is left to the backend to segment, if any: what 17 slots hold, one less than every backend
-    /// takes, and 64 KiB at most.
+    /// Largest frame that is left to the backend to segment, if any, over IPv4 and over IPv6: what 17 slots hold, one
+    /// less than every backend takes, and 64 KiB at most.
     #[must_use]
-    pub fn largest_gso(&self) -> Option<usize> {
+    pub fn largest_gso(&self) -> [Option<usize>; 2] {
         let slot =
             usize::from(self.tx_slot_bytes).min(4096_usize.saturating_sub(self.tx_offset.into()));
         let most = (17 * slot).min(65_535);
-        (self.gso && self.sg && self.blank_tx && most > 4096).then_some(most)
+        let sent = self.sg && self.blank_tx && most > 4096;
+        [self.gso, self.gso_v6].map(|gso| (gso && sent).then_some(most))
     }
 
     /// A frontend that knows nothing beyond the bare protocol: one slot per frame, whole checksums, one channel.
@@ -81,6 +85,7 @@ impl FrontendOptions {
             sg: false,
             csum_offload: false,
             gso: false,
+            gso_v6: false,
             ipv6_csum_offload: false,
             blank_tx: false,
             ..Self::default()

@@ -32,16 +32,24 @@ pub struct FrontStats {
     pub tx_dropped: u64,
     /// Tx responses to extra infos.
     pub tx_null: u64,
+    /// Frames sent that stand for many segments.
+    pub tx_gso: u64,
+    /// Of them, those over IPv6.
+    pub tx_gso_v6: u64,
     /// Good frames received.
     pub rx_frames: u64,
     /// Their bytes.
     pub rx_bytes: u64,
     /// Of them, those with a blank checksum.
     pub rx_blank: u64,
+    /// Of those, the ones over IPv6.
+    pub rx_blank_v6: u64,
     /// Of them, those with a checked checksum.
     pub rx_validated: u64,
     /// Of them, those that are to be read as many segments.
     pub rx_gso: u64,
+    /// Of those, the ones over IPv6.
+    pub rx_gso_v6: u64,
     /// Of them, those that came with a hash.
     pub rx_hashed: u64,
     /// Of them, those with XDP headroom before them.

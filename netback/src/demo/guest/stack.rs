@@ -13,6 +13,7 @@ use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 
 use super::GuestAddress;
+use super::checksum;
 use super::netfront::Netfront;
 use super::services::Services;
 
@@ -33,8 +34,8 @@ pub struct Stack {
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     mtu: usize,
-    /// Largest TCP frame that is left to the backend to cut.
-    gso: Option<usize>,
+    /// Largest TCP frame that is left to the backend to cut, over IPv4 and over IPv6.
+    gso: [Option<usize>; 2],
 }
 
 impl Stack {
@@ -43,7 +44,7 @@ impl Stack {
     pub fn new(address: GuestAddress) -> Self {
         let shape = Shape {
             mtu: address.mtu,
-            gso: None,
+            gso: [None; 2],
         };
         let mut sockets = SocketSet::new(Vec::new());
         let services = Services::new(&mut sockets);
@@ -106,8 +107,9 @@ fn interface(address: GuestAddress, shape: Shape) -> Interface {
     config.random_seed = u64::from(std::process::id());
     let mut interface = Interface::new(config, &mut NoDevice(shape), StackInstant::ZERO);
     interface.update_ip_addrs(|addresses| {
-        // Room for one: a new interface has none.
+        // Room for two: a new interface has none.
         let _fits = addresses.push(IpCidr::new(address.ip.into(), address.prefix));
+        let _fits = addresses.push(IpCidr::new(address.link_local().into(), 64));
     });
     interface
 }
@@ -118,8 +120,13 @@ fn capabilities(shape: Shape) -> DeviceCapabilities {
     checksum.udp = Checksum::None;
     let mut capabilities = DeviceCapabilities::default();
     capabilities.medium = Medium::Ethernet;
-    capabilities.max_transmission_unit = shape.mtu + ETHERNET;
-    capabilities.segmentation.tcpv4 = shape.gso.and_then(NonZeroUsize::new);
+    // smoltcp 0.14 drops a TCP segment over IPv6 that is beyond the MTU, though it makes it as large as the device
+    // can cut. What goes out is no larger for it: the host's own MTU decides about TCP's segments.
+    let frame_max = shape.gso[1].unwrap_or_default();
+    capabilities.max_transmission_unit = frame_max.max(shape.mtu + ETHERNET);
+    let [v4, v6] = shape.gso.map(|most| most.and_then(NonZeroUsize::new));
+    capabilities.segmentation.tcpv4 = v4;
+    capabilities.segmentation.tcpv6 = v6;
     capabilities.checksum = checksum;
     capabilities
 }
@@ -146,13 +153,16 @@ impl phy::Device for Device<'_> {
             return None;
         }
         let frame = self.netfront.receive()?;
-        Some((RxToken(frame.bytes), TxToken::new(self.netfront)))
+        Some((
+            RxToken(frame.bytes),
+            TxToken::new(self.netfront, self.shape),
+        ))
     }
 
     fn transmit(&mut self, _now: StackInstant) -> Option<TxToken<'_>> {
         self.netfront
             .can_send()
-            .then_some(TxToken::new(self.netfront))
+            .then_some(TxToken::new(self.netfront, self.shape))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -172,13 +182,15 @@ impl phy::RxToken for RxToken {
 /// Room for one frame to send.
 pub(super) struct TxToken<'a> {
     netfront: &'a mut Netfront,
+    shape: Shape,
     gso: Option<u16>,
 }
 
 impl<'a> TxToken<'a> {
-    fn new(netfront: &'a mut Netfront) -> Self {
+    fn new(netfront: &'a mut Netfront, shape: Shape) -> Self {
         Self {
             netfront,
+            shape,
             gso: None,
         }
     }
@@ -188,14 +200,25 @@ impl phy::TxToken for TxToken<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut frame = vec![0; len];
         let result = f(&mut frame);
+        // smoltcp 0.14 says this for IPv4 only.
+        let gso = self.gso.or_else(|| segments_v6(&frame, self.shape.mtu));
         // There is room: that was asked before the token was made. Otherwise the frame is lost, as on a wire.
-        let _lost = self.netfront.send_offloaded(&mut frame, self.gso);
+        let _lost = self.netfront.send_offloaded(&mut frame, gso);
         result
     }
 
     fn set_meta(&mut self, meta: PacketMeta) {
         self.gso = meta.segmentation_offload_size.map(NonZeroU16::get);
     }
+}
+
+/// Payload of the segments that a TCP frame over IPv6 has to be cut into, if it is longer than the MTU.
+fn segments_v6(frame: &[u8], mtu: usize) -> Option<u16> {
+    // Next header at 6, TCP's data offset at 12 behind the 40 bytes of IPv6.
+    let is_tcp = checksum::is_ipv6(frame) && frame.get(ETHERNET + 6) == Some(&6);
+    let tcp = usize::from(frame.get(ETHERNET + 40 + 12)? >> 4) * 4;
+    let payload = u16::try_from(mtu.checked_sub(40 + tcp)?).ok()?;
+    (is_tcp && frame.len() > mtu + ETHERNET).then_some(payload)
 }
 
 /// Stands in while the interface is made: smoltcp asks for the capabilities only.

@@ -3,6 +3,7 @@
 //! and which of them a frame goes through.
 
 use super::NetfrontError;
+use crate::demo::guest::checksum;
 use crate::demo::guest::control::Control;
 use crate::demo::guest::options::FrontendOptions;
 use crate::demo::guest::queue::{FrontStats, Received, RxQueue, TxQueue};
@@ -18,7 +19,11 @@ pub(super) struct Link {
     /// The backend takes frames of more than one slot.
     pub(super) sg: bool,
     /// The backend segments TCP over IPv4.
-    pub(super) gso: bool,
+    gso: bool,
+    /// The backend segments TCP over IPv6.
+    gso_v6: bool,
+    /// The backend takes blank checksums over IPv6. Over IPv4 every backend does.
+    ipv6_csum: bool,
     /// Where to look for the next received frame first.
     next: usize,
 }
@@ -61,6 +66,8 @@ impl Link {
             control: control.transpose()?,
             sg: store.backend_offers("feature-sg")?,
             gso: store.backend_offers("feature-gso-tcpv4")?,
+            gso_v6: store.backend_offers("feature-gso-tcpv6")?,
+            ipv6_csum: store.backend_offers("feature-ipv6-csum-offload")?,
             next: 0,
         })
     }
@@ -75,6 +82,7 @@ impl Link {
             ("feature-rx-notify", flag(options.rx_notify)),
             ("feature-sg", flag(options.sg)),
             ("feature-gso-tcpv4", flag(options.gso)),
+            ("feature-gso-tcpv6", flag(options.gso_v6)),
             ("feature-no-csum-offload", flag(!options.csum_offload)),
             ("feature-ipv6-csum-offload", flag(options.ipv6_csum_offload)),
         ];
@@ -105,6 +113,20 @@ impl Link {
             1 => 0,
             several => several,
         }
+    }
+
+    /// Whether the backend segments a TCP frame like this.
+    pub(super) fn takes_gso(&self, frame: &[u8]) -> bool {
+        if checksum::is_ipv6(frame) {
+            self.gso_v6
+        } else {
+            self.gso
+        }
+    }
+
+    /// Whether the backend takes a frame like this with a blank checksum.
+    pub(super) fn takes_blank(&self, frame: &[u8]) -> bool {
+        self.ipv6_csum || !checksum::is_ipv6(frame)
     }
 
     /// Which queue pair a frame is sent on: always the same for one flow, so that it stays in order.
@@ -174,21 +196,26 @@ impl Pair {
     }
 }
 
-/// A number that is the same for all frames of a TCP connection or a UDP socket pair over IPv4, and 0 for all others.
+/// A number that is the same for all frames of a TCP connection or a UDP socket pair, and 0 for all others.
 fn flow(frame: &[u8]) -> usize {
     // Ethernet: type at 12. IPv4 at 14: version and length, fragment at +6, protocol at +9, addresses at +12, ports
     // at +20 if there are no options.
     let is_ipv4 = frame.get(12..15) == Some(&[0x08, 0x00, 0x45]);
     let is_whole = matches!(frame.get(20..22), Some(&[0 | 0x40, 0]));
     let has_ports = matches!(frame.get(23), Some(6 | 17));
-    match frame.get(26..38) {
-        Some(words) if is_ipv4 && is_whole && has_ports => {
-            words.iter().fold(5381_usize, |hash, byte| {
-                hash.wrapping_mul(33) ^ usize::from(*byte)
-            })
-        }
-        _ => 0,
-    }
+    let is_v4_flow = is_ipv4 && is_whole && has_ports;
+    // IPv6: next header at +6, addresses at +8, ports at +40 if there are no extension headers.
+    let is_v6_flow = checksum::is_ipv6(frame) && matches!(frame.get(20), Some(6 | 17));
+    let words = match (is_v4_flow, is_v6_flow) {
+        (true, _) => frame.get(26..38),
+        (_, true) => frame.get(22..58),
+        _ => None,
+    };
+    words.map_or(0, |words| {
+        words.iter().fold(5381_usize, |hash, byte| {
+            hash.wrapping_mul(33) ^ usize::from(*byte)
+        })
+    })
 }
 
 impl Ports {

@@ -20,6 +20,8 @@ const EXTRA_INFO: u16 = 8;
 /// An extra info with this flag is followed by another.
 const EXTRA_MORE: u8 = 1;
 const EXTRA_GSO: u8 = 1;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 2;
 const EXTRA_HASH: u8 = 4;
 const TOEPLITZ: u8 = 1;
 /// Linux's netif.h: {headroom u16} in the body.
@@ -137,11 +139,16 @@ impl RxQueue {
             stats.rx_frames += 1;
             stats.rx_bytes += frame.bytes.len() as u64;
             stats.rx_slots_max = stats.rx_slots_max.max(frame.slots);
+            let is_v6 = checksum::is_ipv6(&frame.bytes);
             stats.rx_gso += u64::from(frame.gso.is_some());
+            stats.rx_gso_v6 += u64::from(frame.gso.is_some() && is_v6);
             stats.rx_hashed += u64::from(frame.hash.is_some());
             stats.rx_xdp += u64::from(frame.headroom > 0);
             match frame.checksum {
-                Checksum::Blank => stats.rx_blank += 1,
+                Checksum::Blank => {
+                    stats.rx_blank += 1;
+                    stats.rx_blank_v6 += u64::from(is_v6);
+                }
                 Checksum::Validated => stats.rx_validated += 1,
                 Checksum::Complete => {}
             }
@@ -186,7 +193,9 @@ impl RxQueue {
                 }
                 last_kind = extra.kind;
                 match (extra.kind, extra.body) {
-                    (EXTRA_GSO, [low, high, ..]) => gso = Some(u16::from_le_bytes([low, high])),
+                    (EXTRA_GSO, [low, high, over, ..]) => {
+                        gso = Some((u16::from_le_bytes([low, high]), over));
+                    }
                     (EXTRA_XDP, [low, high, ..]) => headroom = u16::from_le_bytes([low, high]),
                     (EXTRA_HASH, [kind, TOEPLITZ, value @ ..]) => {
                         hash = Some((kind, u32::from_le_bytes(value)));
@@ -206,7 +215,7 @@ impl RxQueue {
         let mut frame = Received {
             bytes: Vec::with_capacity(2048),
             checksum,
-            gso,
+            gso: gso.map(|(size, _)| size),
             hash,
             headroom,
             slots: 0,
@@ -230,6 +239,18 @@ impl RxQueue {
             broken = Some(RxBroken::Protocol(format!(
                 "rx frame of {} slots",
                 frame.slots
+            )));
+        }
+        let over = if checksum::is_ipv6(&frame.bytes) {
+            GSO_TCPV6
+        } else {
+            GSO_TCPV4
+        };
+        if let Some((_, kind)) = gso
+            && kind != over
+        {
+            broken = Some(RxBroken::Protocol(format!(
+                "rx frame to be segmented as of type {kind} that is of type {over}"
             )));
         }
         if frame.gso.is_some() && frame.checksum != Checksum::Blank {

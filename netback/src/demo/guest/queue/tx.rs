@@ -7,7 +7,7 @@ use xen_ring::front::{
 use xen_ring::{GrantRef, PAGE_SIZE, SysError};
 
 use super::{Buffer, FrontStats, SLOTS, buffers, ring_page};
-use crate::demo::guest::checksum::Checksum;
+use crate::demo::guest::checksum::{self, Checksum};
 use crate::demo::guest::options::FrontendOptions;
 use crate::demo::sim::{Grant, SimGuest};
 
@@ -22,16 +22,17 @@ const EXTRA_INFO: u16 = 8;
 // netif.h: the extras that change the multicast list, with the address in the body.
 const EXTRA_MCAST_ADD: u8 = 2;
 const EXTRA_MCAST_DEL: u8 = 3;
-// netif.h: the GSO extra and its type for TCP over IPv4.
+// netif.h: the GSO extra and its types for TCP over IPv4 and IPv6.
 const EXTRA_GSO: u8 = 1;
 const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 2;
 
 /// What goes with a frame that is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TxMeta {
     /// What its checksum field holds.
     pub checksum: Checksum,
-    /// TCP payload of each segment that the backend is to make of it (over IPv4), if it is to.
+    /// TCP payload of each segment that the backend is to make of it, if it is to.
     pub gso: Option<u16>,
 }
 
@@ -146,13 +147,16 @@ impl TxQueue {
         let free = usize::try_from(self.ring.free())
             .unwrap_or(0)
             .min(self.free.len());
-        let TxMeta { checksum, gso } = meta.into();
+        let TxMeta {
+            checksum: said,
+            gso,
+        } = meta.into();
         if slots == 0 || slots + usize::from(gso.is_some()) > free || (slots > 1 && !sg) {
             return Err(TxFull);
         }
         let extra_flag = if gso.is_some() { EXTRA_INFO } else { 0 };
         let first_flags = extra_flag
-            | match checksum {
+            | match said {
                 Checksum::Complete => 0,
                 Checksum::Validated => DATA_VALIDATED,
                 Checksum::Blank => CSUM_BLANK | DATA_VALIDATED,
@@ -176,10 +180,15 @@ impl TxQueue {
             .map_err(|_| TxFull)?;
             if let (0, Some(size)) = (n, gso) {
                 let [low, high] = size.to_le_bytes();
+                let over = if checksum::is_ipv6(frame) {
+                    GSO_TCPV6
+                } else {
+                    GSO_TCPV4
+                };
                 let extra = FrontExtra {
                     kind: EXTRA_GSO,
                     flags: 0,
-                    body: [low, high, GSO_TCPV4, 0, 0, 0],
+                    body: [low, high, over, 0, 0, 0],
                 };
                 self.push(FrontTxSlot::Extra(extra)).map_err(|_| TxFull)?;
             }

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Every way in which a frontend can put its features together: TCP over IPv4 and IPv6, each way, arrives byte for
+//! byte; each offload is used where it was agreed, and only there; nothing is dropped, and nothing is left.
+//!
+//! What cannot be together is asked for all the same, as nothing keeps a guest from it: segments without
+//! scatter-gather or without blank checksums are served without segments.
+
+use std::fs;
+use std::net::SocketAddrV6;
+
+use netback::control::model::Features;
+use netback::demo::guest::options::FrontendOptions;
+use netback::demo::guest::queue::FrontStats;
+use netback::demo::probe::{self, Bound, Peer};
+use netback_tests::world::{PATIENCE, guest_address, guest_ip, until};
+use netback_tests::{TestGuest, World};
+
+/// A few full windows at first, and no round number of segments, pages or slots.
+const BYTES: u64 = 300_007;
+
+#[test]
+fn one_queue_and_one_channel() {
+    all_of(1, false);
+}
+
+#[test]
+fn one_queue_and_split_channels() {
+    all_of(1, true);
+}
+
+#[test]
+fn two_queues_and_one_channel() {
+    all_of(2, false);
+}
+
+#[test]
+fn two_queues_and_split_channels() {
+    all_of(2, true);
+}
+
+/// All combinations of what goes with these, each by a guest of its own, in one daemon's life.
+fn all_of(queues: u16, split_event_channels: bool) {
+    let world = World::smp();
+    without_address_detection();
+    for (dom, bits) in (1..).zip(0..32_u8) {
+        let [sg, gso, gso_v6, csum_offload, ipv6_csum_offload] =
+            std::array::from_fn(|bit| bits & (1 << bit) != 0);
+        let options = FrontendOptions {
+            queues,
+            split_event_channels,
+            sg,
+            gso,
+            gso_v6,
+            csum_offload,
+            ipv6_csum_offload,
+            blank_tx: csum_offload || ipv6_csum_offload,
+            ..FrontendOptions::default()
+        };
+        let case = format!("{options:?}");
+        let guest = world.guest(dom, options.clone());
+        let vif = world.vif_status(&guest.vif).unwrap();
+        let agreed = agreed(&options);
+        assert_eq!((vif.features, vif.queues), (agreed, queues), "{case}");
+
+        guest.reach();
+        transfer(guest_ip(dom).into(), &case);
+        transfer(on_link(&guest, dom), &case);
+        let [sent_v4, sent_v6] = options.largest_gso().map(|most| most.is_some());
+        let expected = [
+            [agreed.csum_v4, agreed.gso_tcpv4, sent_v4],
+            [agreed.csum_v6, agreed.gso_tcpv6, sent_v6],
+        ];
+        assert_eq!(used(&guest.stats()), expected, "{case}");
+        guest.assert_well_served();
+        let vif = world.vif_status(&guest.vif).unwrap();
+        assert_eq!(
+            (vif.tx.dropped(), vif.rx.dropped()),
+            (0, 0),
+            "{vif:#?} {case}"
+        );
+        world.detach(&guest.vif);
+        guest.stop().unwrap();
+    }
+    world.finish_empty();
+}
+
+/// What a backend may do for a guest that asks for this. Frontends take segments only in several slots, and blank.
+fn agreed(options: &FrontendOptions) -> Features {
+    Features {
+        sg: options.sg,
+        csum_v4: options.csum_offload,
+        csum_v6: options.ipv6_csum_offload,
+        gso_tcpv4: options.gso && options.sg && options.csum_offload,
+        gso_tcpv6: options.gso_v6 && options.sg && options.ipv6_csum_offload,
+        split_event_channels: options.split_event_channels,
+        rx_notify: true,
+        ..Features::default()
+    }
+}
+
+/// Known streams to the guest and from it.
+fn transfer(peer: Peer, case: &str) {
+    let bound = Bound {
+        bytes: BYTES,
+        time: PATIENCE,
+    };
+    let there = probe::tcp_to_guest(peer, bound);
+    assert!(
+        there.as_ref().is_ok_and(|done| done.bytes == BYTES),
+        "{there:?} {case}"
+    );
+    let back = probe::tcp_from_guest(peer, bound);
+    assert!(
+        back.as_ref().is_ok_and(|done| done.bytes >= BYTES),
+        "{back:?} {case}"
+    );
+}
+
+/// Over IPv4 and over IPv6: whether there were blank checksums and segments to the guest, and segments from it.
+fn used(stats: &FrontStats) -> [[bool; 3]; 2] {
+    let all = [stats.rx_blank, stats.rx_gso, stats.tx_gso];
+    let v6 = [stats.rx_blank_v6, stats.rx_gso_v6, stats.tx_gso_v6];
+    [std::array::from_fn(|n| all[n] > v6[n]), v6.map(|n| n > 0)]
+}
+
+/// The guest's IPv6 address, when the host has one of its own on that link.
+fn on_link(guest: &TestGuest, dom: u16) -> Peer {
+    let tap = guest.vif.tap();
+    until("the host has an IPv6 address", || {
+        let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+        addresses.lines().any(|line| line.ends_with(&tap))
+    });
+    let link = hotplug::link::index(&tap).unwrap();
+    let address = guest_address(dom, 1500).link_local();
+    SocketAddrV6::new(address, 0, 0, link).into()
+}
+
+/// An address is of use as soon as it is there. In this thread's network namespace alone.
+fn without_address_detection() {
+    for scope in ["all", "default"] {
+        fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0")
+            .expect("this test needs IPv6 in its network namespace");
+    }
+}

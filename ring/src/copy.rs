@@ -135,6 +135,12 @@ impl CopyBatch {
         self.capacity
     }
 
+    /// Whether the hypervisor knows the arena by grants rather than by addresses.
+    #[must_use]
+    pub const fn is_granted(&self) -> bool {
+        self.arena.is_granted()
+    }
+
     /// How many bytes the arena has.
     #[must_use]
     pub const fn arena_len(&self) -> usize {

@@ -25,6 +25,8 @@ const BATCH_OPS: usize = 256;
 const BATCH_BYTES: usize = 512 * 1024;
 /// Frames in one burst, at most.
 pub(super) const BURST_FRAMES: usize = 64;
+/// Frames that go to a tap with one call, at most: a burst.
+const WRITES: u32 = 64;
 /// The longest frame, in bytes: a tx request's size is 16 bits (netif.h, `netif_tx_request`).
 pub(super) const FRAME_MAX: usize = 65_535;
 /// Room for a frame that is yet to be read: one byte more than the longest, so that a frame which
@@ -130,10 +132,17 @@ impl<G: Grants> Workbench<G> {
     ///
     /// [`SysError`] when there is no memory for the buffers.
     pub fn new(grants: G, own: DomId) -> Result<Self, SysError> {
+        let batch = grants.batch(own, BATCH_OPS, BATCH_BYTES)?;
+        let writer = TapWriter::new(WRITES);
+        tracing::debug!(
+            granted_buffers = batch.is_granted(),
+            io_uring = writer.is_batched(),
+            "a worker's tools are ready"
+        );
         Ok(Self {
-            batch: grants.batch(own, BATCH_OPS, BATCH_BYTES)?,
+            batch,
             grants,
-            writer: TapWriter::new(64),
+            writer,
             slots: vec![TxSlot::default(); TX_RING_SLOTS].into_boxed_slice(),
             tx_burst: ArrayVec::new(),
             rx_burst: ArrayVec::new(),

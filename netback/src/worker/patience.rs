@@ -47,6 +47,12 @@ impl Patience {
         self.score > 0 && !(delivered && self.one_cpu)
     }
 
+    /// Whether to let others run, with work at hand: whoever the frames are for must not find more
+    /// of them than it has room for.
+    pub(super) const fn gives_way(&self, delivered: bool) -> bool {
+        delivered && self.one_cpu
+    }
+
     /// Something came after this time.
     pub(super) fn waited(&mut self, time: Duration) {
         self.score = if time < Self::LIMIT {
@@ -107,6 +113,7 @@ mod tests {
             let mut patience = Patience::new(one_cpu);
             patience.waited(SHORT);
             assert_eq!(patience.is_worthwhile(delivered), expected);
+            assert_eq!(patience.gives_way(delivered), !expected);
         }
     }
 }

@@ -23,9 +23,9 @@ impl<H: Hypervisor> Worker<H> {
     pub(super) fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         events.clear();
         self.look();
+        let delivered = std::mem::take(&mut self.delivered);
         if self.ready.is_empty() {
             let since = Instant::now();
-            let delivered = std::mem::take(&mut self.delivered);
             let came = self.patience.is_worthwhile(delivered) && self.linger(since, events)?;
             if !came {
                 self.rest();
@@ -33,6 +33,9 @@ impl<H: Hypervisor> Worker<H> {
             }
             self.patience.waited(since.elapsed());
         } else {
+            if self.patience.gives_way(delivered) {
+                std::thread::yield_now();
+            }
             self.poll.poll(events, Some(Duration::ZERO))?;
         }
         self.bench.new_round();

@@ -73,6 +73,8 @@ pub(super) struct RxTurn {
     pub(super) more: bool,
     /// A turn is due at this moment, whatever happens until then.
     pub(super) due: Option<Instant>,
+    /// The guest is to signal what it posts next: nobody looks for that.
+    pub(super) listens: bool,
     /// The guest has come to a stop, or it goes on.
     pub(super) flow: Option<Flow>,
 }
@@ -181,10 +183,13 @@ impl GuestRx {
             Ended::Full => turn.more = true,
             Ended::Blocked(until) => turn.due = Some(until),
             Ended::NoBuffers if self.ring.arm_for(self.wanted)? => turn.more = true,
-            Ended::NoBuffers => match self.shortage.verdict(bench.now()) {
-                Verdict::Wait(until) => turn.due = until,
-                Verdict::GiveUp(how) => self.give_up(how, bench, tap, counters, &mut turn)?,
-            },
+            Ended::NoBuffers => {
+                turn.listens = true;
+                match self.shortage.verdict(bench.now()) {
+                    Verdict::Wait(until) => turn.due = until,
+                    Verdict::GiveUp(how) => self.give_up(how, bench, tap, counters, &mut turn)?,
+                }
+            }
         }
         Ok(turn)
     }

@@ -88,7 +88,8 @@ pub struct Turned {
 pub enum Turn {
     /// There is more to do: in the next round.
     Again,
-    /// Nothing to do for now. Nobody will say when there is: look again, or [`QueuePair::rest`].
+    /// Nothing to do for now. Nobody will say when the guest sends: look again, or
+    /// [`QueuePair::rest`].
     Dry,
     /// Nothing to do until the next event or this moment, whichever is first.
     Wait(Instant),
@@ -215,6 +216,11 @@ impl QueuePair {
                 Turn::Wait(due)
             }
             None if self.tx.is_stirring() => Turn::Again,
+            None if rx.listens => {
+                // A worker that never comes to rest would not hear of it.
+                self.unmask(channels);
+                Turn::Dry
+            }
             None => Turn::Dry,
         };
         Ok(Turned {

@@ -272,6 +272,8 @@ impl<H: Hypervisor> Worker<H> {
             return;
         };
         self.by_id.remove(&served.id);
+        // Its place is used again.
+        self.dry.retain(|dry| *dry != key);
         if let Some(at) = served.wakes_at {
             self.timers.cancel(at, key);
         }
@@ -301,3 +303,6 @@ fn watch_tap(poll: &Poll, tap: &Tap, key: usize) -> io::Result<()> {
         Interest::READABLE,
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,7 @@ impl GuestRx {
         } else {
             let drained = self.drain(DropReason::Stalled, bench, tap, counters)?;
             turn.more = drained.more;
+            turn.listens = true;
         }
         Ok(turn)
     }

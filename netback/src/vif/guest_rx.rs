@@ -9,20 +9,19 @@
 //! decided in [`shortage`](super::shortage). A buffer whose page stays mapped (a static grant) is
 //! written to while it is planned, and costs no grant copy.
 
+mod frame;
 mod starved;
 
-use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use hotplug::tap::is_gone;
-use hotplug::{Tap, TapOffload};
+use hotplug::Tap;
 use xen_ring::netif::{
     Extra, ExtraSlot, RxFlags, RxRequest, RxResponse, RxRing, RxSlotResponse, Status,
 };
-use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE};
+use xen_ring::{BackRing, CopyBatch, DomId, Grants};
 
 use super::bucket::{Bucket, Meter};
 use super::control::hash::Hasher;
@@ -34,9 +33,9 @@ use super::live::Live;
 use super::negotiate::Features;
 use super::offload::describe_for_guest;
 use super::shortage::{Patience, Shortage, Verdict};
-use super::vnet::{VNET_HDR_LEN, VnetHdr};
-use super::workbench::{BURST_FRAMES, Cursor, FRAME_MAX, PlannedRx, Taken, Workbench};
+use super::workbench::{BURST_FRAMES, Cursor, PlannedRx, Taken, Workbench};
 
+use frame::{Accepted, Read};
 pub use starved::Flow;
 
 /// Data slots that every frontend accepts for one frame (netif.h, `XEN_NETIF_NR_SLOTS_MIN`).
@@ -77,27 +76,6 @@ pub(super) struct RxTurn {
     pub(super) listens: bool,
     /// The guest has come to a stop, or it goes on.
     pub(super) flow: Option<Flow>,
-}
-
-/// What a read from the tap brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Read {
-    /// A frame of this many bytes.
-    Frame(usize),
-    /// A frame that the kernel could not hand over.
-    Refused,
-    /// Nothing.
-    Empty,
-}
-
-/// A frame that the guest can take.
-#[derive(Debug, Clone, Copy)]
-struct Accepted {
-    header: VnetHdr,
-    /// Its hash, if the guest wants to know it.
-    hash: Option<Extra>,
-    /// Buffers that it takes, those for extra infos included.
-    slots: u32,
 }
 
 /// Why a burst ended.
@@ -328,108 +306,6 @@ impl GuestRx {
             }
         }
         Ok(())
-    }
-
-    /// The held frame, or one from the tap, put behind its header where `room` begins.
-    fn next_frame(
-        &mut self,
-        batch: &mut CopyBatch,
-        room: Range<usize>,
-        tap: &Tap,
-    ) -> Result<Read, Fault> {
-        if self.held.is_empty() {
-            return self.read(batch, room, tap);
-        }
-        let start = room.start - VNET_HDR_LEN;
-        let len = self.held.len();
-        batch
-            .bytes_mut(start..start + len)
-            .copy_from_slice(&self.held);
-        self.release();
-        Ok(Read::Frame(len - VNET_HDR_LEN))
-    }
-
-    /// Keeps a frame until the guest has posted `slots` buffers. The only copy that is made
-    /// beside the way, and only for a guest that is short of buffers.
-    fn hold(&mut self, batch: &CopyBatch, frame: &Range<usize>, slots: u32) {
-        self.held.clear();
-        self.held
-            .extend_from_slice(batch.bytes(frame.start - VNET_HDR_LEN..frame.end));
-        self.wanted = slots;
-    }
-
-    fn drop_held(&mut self, reason: DropReason, counters: &DirectionCounters) {
-        self.release();
-        counters.dropped(reason);
-    }
-
-    /// The held frame goes its way.
-    fn release(&mut self) {
-        self.held.clear();
-        self.wanted = 1;
-        self.shortage.release();
-    }
-
-    /// Reads a frame behind its header.
-    fn read(
-        &mut self,
-        batch: &mut CopyBatch,
-        room: Range<usize>,
-        tap: &Tap,
-    ) -> Result<Read, Fault> {
-        let room = batch.bytes_mut(room.start - VNET_HDR_LEN..room.end);
-        match tap.read_vectored(&mut [IoSliceMut::new(room)]) {
-            Ok(len) => Ok(Read::Frame(len.saturating_sub(VNET_HDR_LEN))),
-            Err(error) if is_gone(&error) => Err(Fault::Tap),
-            // The kernel takes a frame that it cannot describe out of the queue and says EINVAL.
-            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(Read::Refused),
-            // EAGAIN; and whatever else it may be is over when the tap is readable again.
-            Err(_) => {
-                self.tap_readable = false;
-                Ok(Read::Empty)
-            }
-        }
-    }
-
-    /// A frame that the guest cannot take in one piece comes again in segments, if it is TCP: so
-    /// from now on the tap is to deliver it so.
-    fn refused(&mut self, reason: DropReason, tap: &Tap) {
-        // With an XDP program it is switched off already, and on again without.
-        if reason != DropReason::UnwantedSegments || !self.headroom.is_none() {
-            return;
-        }
-        let offload = TapOffload {
-            csum: true,
-            ..TapOffload::default()
-        };
-        if let Err(error) = tap.set_offload(offload) {
-            tracing::error!(domid = %self.guest, %error, "the tap's segmentation cannot be switched off");
-        }
-    }
-
-    /// Judges the size of a frame that has just been read behind its header. Frontends count the
-    /// slots with data; extra infos take slots, too, but are not limited.
-    fn accept(&mut self, batch: &CopyBatch, frame: &Range<usize>) -> Result<Accepted, DropReason> {
-        let header = batch.bytes(frame.start - VNET_HDR_LEN..frame.start);
-        let header = <[u8; VNET_HDR_LEN]>::try_from(header).map_err(|_| DropReason::BadFromTap)?;
-        let header = VnetHdr::from_bytes(header).map_err(|_| DropReason::BadFromTap)?;
-        self.expect_large = frame.len() > PAGE_SIZE;
-        if frame.is_empty() {
-            return Err(DropReason::BadFromTap);
-        }
-        let pages_max = if self.features.sg { SLOTS_MAX } else { 1 };
-        let pages = match u32::try_from(frame.len().div_ceil(self.headroom.room())) {
-            Ok(pages) if pages <= pages_max && frame.len() <= FRAME_MAX => pages,
-            _ => return Err(DropReason::TooLarge),
-        };
-        let hasher = self.hasher.as_ref();
-        let hash = hasher.and_then(|hasher| hasher.describe(batch.bytes(frame.clone())));
-        let extras = [header.gso.is_some(), hash.is_some(), self.xdp().is_some()];
-        Ok(Accepted {
-            slots: pages + extras.map(u32::from).iter().sum::<u32>(),
-            header,
-            hash,
-        })
     }
 
     /// A buffer that was counted before it is taken.

@@ -4,6 +4,7 @@
 //!
 //! How, and why in the kernel: [`hotplug::steering`].
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use hotplug::steering::Table;
@@ -19,8 +20,45 @@ use crate::logging::{RateLimited, if_any};
 pub(super) struct Steer {
     steering: Steering,
     queues: u16,
+    program: Program,
     /// A guest may change its mind as often as it likes.
     failures: RateLimited,
+}
+
+/// Whether the tap has the program. Each change of that takes the kernel's lock on network
+/// interfaces, for which all of the host may be waiting, so a guest brings about a few at once and
+/// then two a second. A new table, which takes no such lock, is all that a change takes otherwise.
+#[derive(Debug)]
+struct Program {
+    attached: bool,
+    removals: RateLimited,
+}
+
+/// What to do about the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Attach,
+    Remove,
+    Nothing,
+}
+
+impl Program {
+    const fn new() -> Self {
+        Self {
+            attached: false,
+            removals: RateLimited::new(4, Duration::from_millis(500)),
+        }
+    }
+
+    /// What is to be done so that the guest's table counts, or does not. A program that may not be
+    /// removed yet stays: without a hash any choice is good.
+    fn next(&mut self, wanted: bool, now: Instant) -> Step {
+        match (self.attached, wanted) {
+            (false, true) => Step::Attach,
+            (true, false) if self.removals.allow(now).is_some() => Step::Remove,
+            _ => Step::Nothing,
+        }
+    }
 }
 
 impl Steer {
@@ -28,6 +66,7 @@ impl Steer {
         Self {
             steering,
             queues,
+            program: Program::new(),
             failures: RateLimited::new(1, Duration::from_secs(60)),
         }
     }
@@ -41,31 +80,81 @@ impl Steer {
         tap: &Tap,
         guest: DomId,
     ) {
-        let done = match hasher {
-            None => tap.set_steering(None).map_err(|error| error.to_string()),
-            Some(hasher) => self.steer(config, hasher, tap),
-        };
-        if let Err(error) = done
+        if let Err(error) = self.steer(config, hasher, tap)
             && let Some(suppressed) = self.failures.allow(Instant::now())
         {
             tracing::error!(domid = %guest, %error, suppressed = if_any(suppressed), "packets are not steered as the guest wants it");
         }
     }
 
-    fn steer(&self, config: &HashConfig, hasher: &Hasher, tap: &Tap) -> Result<(), String> {
+    fn steer(
+        &mut self,
+        config: &HashConfig,
+        hasher: Option<&Hasher>,
+        tap: &Tap,
+    ) -> Result<(), String> {
+        if let Some(hasher) = hasher {
+            self.set_table(config, hasher)
+                .map_err(|error| error.to_string())?;
+        }
+        let (program, attached) = match self.program.next(hasher.is_some(), Instant::now()) {
+            Step::Attach => (Some(&self.steering), true),
+            Step::Remove => (None, false),
+            Step::Nothing => return Ok(()),
+        };
+        tap.set_steering(program)
+            .map_err(|error| error.to_string())?;
+        self.program.attached = attached;
+        Ok(())
+    }
+
+    fn set_table(&self, config: &HashConfig, hasher: &Hasher) -> io::Result<()> {
         let modulo: Vec<u16> = (0..self.queues).collect();
-        let table = Table {
+        self.steering.set(&Table {
             types: hasher.types().bits(),
             contributions: hasher.contributions(),
             queues: match config.mapping.as_slice() {
                 [] => &modulo,
                 mapping => mapping,
             },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `steer` does it, without a tap.
+    fn step(program: &mut Program, wanted: bool, now: Instant) -> Step {
+        let step = program.next(wanted, now);
+        program.attached = match step {
+            Step::Attach => true,
+            Step::Remove => false,
+            Step::Nothing => program.attached,
         };
-        self.steering
-            .set(&table)
-            .map_err(|error| error.to_string())?;
-        tap.set_steering(Some(&self.steering))
-            .map_err(|error| error.to_string())
+        step
+    }
+
+    #[test]
+    fn a_new_table_leaves_the_program_where_it_is() {
+        let (mut program, now) = (Program::new(), Instant::now());
+        assert_eq!(step(&mut program, false, now), Step::Nothing);
+        assert_eq!(step(&mut program, true, now), Step::Attach);
+        assert_eq!(step(&mut program, true, now), Step::Nothing);
+        assert_eq!(step(&mut program, false, now), Step::Remove);
+        assert_eq!(step(&mut program, false, now), Step::Nothing);
+    }
+
+    #[test]
+    fn a_guest_that_flaps_changes_the_tap_a_few_times_only() {
+        let (mut program, now) = (Program::new(), Instant::now());
+        let mut changes = |at| {
+            let steps = (0..1_000).map(|n| step(&mut program, n % 2 == 0, at));
+            steps.filter(|step| *step != Step::Nothing).count()
+        };
+        assert_eq!(changes(now), 9, "four times off, and on before and after");
+        assert_eq!(changes(now), 0, "it stays on");
+        assert_eq!(changes(now + Duration::from_secs(1)), 4, "twice off and on");
     }
 }

@@ -57,14 +57,14 @@ impl<H: Hypervisor> Worker<H> {
     /// Looks at the rings and for events, for a while. `true` if something has come.
     fn linger(&mut self, since: Instant, events: &mut Events) -> io::Result<bool> {
         while since.elapsed() < Patience::LIMIT {
-            // Whoever else has something to do on this processor comes first.
-            std::thread::yield_now();
             for _ in 0..LOOKS {
                 if self.look() {
                     return Ok(true);
                 }
                 std::hint::spin_loop();
             }
+            // Whoever else has something to do on this processor comes first.
+            std::thread::yield_now();
             self.poll.poll(events, Some(Duration::ZERO))?;
             if !events.is_empty() {
                 return Ok(true);

@@ -8,6 +8,7 @@ mod value;
 
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -280,8 +281,11 @@ impl Config {
     }
 }
 
+/// Looked up once: that reads a dozen files of the control groups, and each vif asks.
 fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+    static CPUS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
+    *CPUS
 }
 
 /// The file as it is written: known keys, any values.

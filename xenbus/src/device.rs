@@ -55,13 +55,17 @@ where
     S::Span: XsTransactionSpan,
 {
     transact(store, |t| {
-        if optional(t, &device.key(Key::State))?.is_none() {
+        let present = names(t, &device.dir())?;
+        let is_present = |name: &str| present.iter().any(|present| **present == *name);
+        if !is_present(Key::State.name()) {
             return Ok(Written::Gone);
         }
         let mut written = Written::Unchanged;
         for (name, value) in keys {
             let path = device.node(name);
-            if optional(t, &path)?.as_deref() != Some(*value) {
+            // One listing instead of a look for each of the many nodes that are not there yet.
+            let same = is_present(name) && optional(t, &path)?.as_deref() == Some(*value);
+            if !same {
                 t.write(&path, value)?;
                 written = Written::Done;
             }
@@ -213,6 +217,17 @@ pub fn optional(store: &impl Xs, path: &str) -> io::Result<Option<Box<str>>> {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// The names in a directory that need not exist.
+///
+/// # Errors
+/// That of the store, except that the directory is missing.
+pub fn names(store: &impl Xs, path: &str) -> io::Result<Vec<Box<str>>> {
+    match store.directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
     }
 }
 

@@ -55,7 +55,7 @@ impl Scanner {
     /// That of the store; nothing has become known then.
     pub fn scan(&mut self, store: &impl Xs) -> io::Result<Vec<Change>> {
         let mut found = BTreeSet::new();
-        for name in list(store, BACKEND_ROOT)? {
+        for name in device::names(store, BACKEND_ROOT)? {
             if let Some(dom) = DomId::parse(&name) {
                 found.extend(devices(store, dom)?);
             }
@@ -141,18 +141,10 @@ impl Scanner {
 }
 
 fn devices(store: &impl Xs, dom: DomId) -> io::Result<Vec<DevicePath>> {
-    let names = list(store, &Subject::Domain(dom).path())?;
+    let names = device::names(store, &Subject::Domain(dom).path())?;
     Ok(names
         .iter()
         .filter_map(|name| decimal(name))
         .map(|handle| DevicePath::new(dom, handle))
         .collect())
-}
-
-/// The names in a directory that need not exist.
-fn list(store: &impl Xs, path: &str) -> io::Result<Vec<Box<str>>> {
-    match store.directory(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other,
-    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hotplug::Tap;
 use hotplug::link::Link;
 use xenbus::backend::{Device, Event, Phase};
-use xenbus::device::{Probe, optional};
+use xenbus::device::{Probe, names, optional};
 use xenbus::{Client, DevicePath, FrontendPath, XenbusState, Xs};
 
 use super::connection::{Connection, Outcome};
@@ -233,7 +233,10 @@ impl Facts {
     /// Nothing depends on these, so what cannot be read is absent.
     fn read(client: &Client, path: DevicePath) -> Self {
         let read = |node: String| optional(client, &node).ok().flatten().map(String::from);
-        let own = |key: &str| read(path.node(key));
+        // Most of what a vif line can say it does not, so that one listing saves many looks.
+        let present = names(client, &path.dir()).unwrap_or_default();
+        let is_present = |key: &str| present.iter().any(|present| **present == *key);
+        let own = |key: &str| is_present(key).then(|| read(path.node(key))).flatten();
         let domain = format!("/local/domain/{}", path.dom);
         let vm = read(format!("{domain}/vm"));
         Self {

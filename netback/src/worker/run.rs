@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A worker's loop: wait, mark the queue pairs that have something to do, give each of them one
-//! turn, and unmask the event channels of those that have run dry. A queue pair may ask for a
-//! turn at a later moment; the loop sleeps no longer than until the next of those.
+//! A worker's loop: wait, put the queue pairs that have something to do at the end of the line,
+//! and give the first few in it a turn. A queue pair may ask for a turn at a later moment; the
+//! loop sleeps no longer than until the next of those.
 //!
 //! Turns are bounded (a ring's worth in each direction) and go round, so one busy guest takes
 //! its share and no more.
@@ -25,6 +25,9 @@ use crate::vif::{ConnectError, Fault, QueuePair, Turn, Turned, Workbench};
 const EVENT_CHANNELS: Token = Token(1);
 const FIRST_TAP: usize = 2;
 const EVENTS_PER_POLL: usize = 256;
+/// Turns between two looks at what has come. Few, so that a guest whose ring was empty for a
+/// moment joins the line when it has filled it, and not when all others have had their turn.
+const TURNS_PER_ROUND: usize = 8;
 
 /// One worker, on its own thread.
 pub(super) struct Worker<H: Hypervisor> {
@@ -121,9 +124,9 @@ impl<H: Hypervisor> Worker<H> {
         }
     }
 
-    /// One turn for every queue pair that was ready when the round began.
+    /// One turn for each of the first queue pairs in the line.
     fn round(&mut self) {
-        for _ in 0..self.ready.len() {
+        for _ in 0..self.ready.len().min(TURNS_PER_ROUND) {
             let Some(key) = self.ready.pop_front() else {
                 return;
             };
@@ -304,5 +307,7 @@ fn watch_tap(poll: &Poll, tap: &Tap, key: usize) -> io::Result<()> {
     )
 }
 
+#[cfg(test)]
+mod line_tests;
 #[cfg(test)]
 mod tests;

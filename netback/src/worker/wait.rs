@@ -42,11 +42,15 @@ impl<H: Hypervisor> Worker<H> {
         Ok(())
     }
 
-    /// This queue pair has run dry: look at it before it is armed.
+    /// This queue pair has run dry: look at it before it is armed. If it was to be woken, then for
+    /// something that has come meanwhile.
     pub(super) fn run_dry(&mut self, key: usize) {
         let Some(served) = self.queues.get_mut(key) else {
             return;
         };
+        if let Some(at) = served.wakes_at.take() {
+            self.timers.cancel(at, key);
+        }
         if self.dry.len() >= LOOKED_AT && !served.dry {
             self.rest_one(key);
         } else if !std::mem::replace(&mut served.dry, true) {
@@ -143,8 +147,9 @@ impl<H: Hypervisor> Worker<H> {
         }
     }
 
-    /// Sees to it that a queue pair has a turn at `at` at the latest. An earlier timer stays: the
-    /// turn that it brings asks again.
+    /// Sees to it that a queue pair has a turn at `at` at the latest, unless it
+    /// [runs dry](Self::run_dry) before. An earlier timer stays: the turn that it brings asks
+    /// again.
     pub(super) fn wake_at(&mut self, key: usize, at: Instant) {
         let Some(served) = self.queues.get_mut(key) else {
             return;

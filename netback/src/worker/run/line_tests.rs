@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! A worker's line and its timers, step by step: guests on the simulated hypervisor, sockets in
+//! place of their taps, and nobody who runs the loop.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, unbounded};
+use mio::Waker;
+use xen_ring::front::{FrontRing, FrontRx, FrontRxRequest};
+use xenbus::DevicePath;
+
+use super::*;
+use crate::demo::sim::{Grant, GuestPage, GuestPort, SimGuest, SimHypervisor};
+use crate::vif::negotiate::{Channels, Features, QueueKeys};
+use crate::vif::offload::Offloads;
+use crate::vif::{Bucket, Limits, Live, MulticastFilter, QueueCounters};
+
+const STALL: Duration = Duration::from_secs(10);
+
+/// A worker, and what it says.
+struct Rig {
+    hypervisor: SimHypervisor,
+    worker: Worker<SimHypervisor>,
+    reports: Receiver<Report>,
+}
+
+/// A guest whose queue pair the worker has.
+struct Guest {
+    rx: FrontRing<FrontRx>,
+    buffer: Grant,
+    host: UnixDatagram,
+    _rings: [Grant; 2],
+    _port: GuestPort,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let own = DomId::new(0);
+        let hypervisor = SimHypervisor::new(own);
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), WAKER).unwrap();
+        let (sender, reports) = unbounded();
+        let mailbox = Mailbox {
+            commands: unbounded().1,
+            reports: sender,
+            control: Arc::new(waker),
+        };
+        Self {
+            worker: Worker::new(&hypervisor, own, poll, mailbox).unwrap(),
+            hypervisor,
+            reports,
+        }
+    }
+
+    /// Connects guest `dom`, which has posted nothing. The worker's keys go up from 0.
+    fn connect(&mut self, dom: u16) -> Guest {
+        let guest = self.hypervisor.guest(DomId::new(dom));
+        let (tx, rx) = (GuestPage::new().unwrap(), GuestPage::new().unwrap());
+        let _tx: FrontRing<xen_ring::front::FrontTx> = FrontRing::init(tx.mapped());
+        let rings = [&tx, &rx].map(|page| guest.grant(page, false).unwrap());
+        let port = guest.alloc_port().unwrap();
+        let (tap, host) = UnixDatagram::pair().unwrap();
+        let tap = Tap::from_fd(OwnedFd::from(tap)).unwrap();
+        let keys = QueueKeys {
+            tx_ring: rings[0].gref(),
+            rx_ring: rings[1].gref(),
+            channels: Channels::Single(port.port()),
+        };
+        self.worker.connect(request(dom, keys, tap)).unwrap();
+        Guest {
+            rx: FrontRing::init(rx.mapped()),
+            buffer: buffer(&guest),
+            host,
+            _rings: rings,
+            _port: port,
+        }
+    }
+}
+
+impl Guest {
+    /// Posts its buffer, so many times.
+    fn post(&mut self, times: usize) {
+        let gref = self.buffer.gref().raw();
+        for _ in 0..times {
+            self.rx.push(FrontRxRequest { id: 0, gref }).unwrap();
+        }
+        let _event = self.rx.publish();
+    }
+
+    fn received(&mut self) -> usize {
+        std::iter::from_fn(|| self.rx.take().unwrap()).count()
+    }
+}
+
+fn buffer(guest: &SimGuest) -> Grant {
+    guest.grant(&GuestPage::new().unwrap(), false).unwrap()
+}
+
+fn request(dom: u16, keys: QueueKeys, tap: Tap) -> ConnectRequest {
+    let bucket = || Bucket::new(None, Instant::now());
+    let dom_id = xenbus::DomId::new(dom).unwrap();
+    ConnectRequest {
+        queue: QueueId {
+            device: DevicePath::new(dom_id, 0),
+            connection: 0,
+            index: 0,
+        },
+        guest: DomId::new(dom),
+        keys,
+        features: Features {
+            sg: true,
+            rx_notify: true,
+            offloads: Offloads {
+                csum_v4: true,
+                csum_v6: true,
+                gso_v4: true,
+                gso_v6: true,
+            },
+        },
+        tap,
+        limits: Arc::new(Limits {
+            tx: bucket(),
+            rx: bucket(),
+        }),
+        stall: Some(STALL),
+        live: Arc::new(Live::new(MulticastFilter::new())),
+        counters: Arc::<QueueCounters>::default(),
+        control: None,
+    }
+}
+
+#[test]
+fn a_guest_that_has_posted_its_buffers_is_not_woken_for() {
+    let mut rig = Rig::new();
+    let mut guest = rig.connect(1);
+    // It says Connected before it posts, as Linux's does.
+    rig.worker.round();
+    assert!(!rig.worker.timers.is_empty(), "it may never post any");
+    guest.post(1);
+    rig.worker.make_ready(0);
+    rig.worker.round();
+    assert!(rig.worker.timers.is_empty());
+
+    // A frame takes the one buffer, and the next has none.
+    for _ in 0..2 {
+        guest.host.send(&[0; 12 + 60]).unwrap();
+    }
+    rig.worker.tap_readable(0);
+    rig.worker.round();
+    assert!(!rig.worker.timers.is_empty(), "it may have come to a stop");
+    guest.post(2);
+    rig.worker.make_ready(0);
+    rig.worker.round();
+    assert!(rig.worker.timers.is_empty());
+    assert_eq!(guest.received(), 2);
+    assert!(rig.reports.is_empty(), "it has never stalled");
+}
+
+/// With a whole round of all between two looks, a guest that fills its ring a moment late misses
+/// every other turn.
+#[test]
+fn whoever_comes_back_is_behind_those_who_wait_and_before_those_who_come_later() {
+    const GUESTS: usize = 2 * TURNS_PER_ROUND;
+    let mut rig = Rig::new();
+    let guests: Vec<_> = (1..=GUESTS)
+        .map(|dom| rig.connect(u16::try_from(dom).unwrap()))
+        .collect();
+    rig.worker.round();
+    let waiting = TURNS_PER_ROUND..GUESTS;
+    assert!(rig.worker.ready.iter().copied().eq(waiting.clone()));
+    rig.worker.make_ready(3);
+    assert!(rig.worker.ready.iter().copied().eq(waiting.chain([3])));
+    rig.worker.round();
+    rig.worker.make_ready(0);
+    assert!(rig.worker.ready.iter().copied().eq([3, 0]));
+    assert_eq!(guests.len(), GUESTS);
+}

@@ -43,63 +43,75 @@ impl Ring {
             let len = u32::try_from(frame.len()).map_err(io::Error::other)?;
             let write = opcode::Write::new(types::Fd(fd.as_raw_fd()), frame.as_ptr(), len);
             let write = write.build().user_data(position as u64);
-            // SAFETY: the kernel is done with `frame` and `fd`, both borrowed, before this function returns: it waits
-            // for the end of all that the kernel has taken, and what the kernel has not taken goes with the ring,
-            // which is dropped after an error.
+            // SAFETY: the kernel is done with `frame` and `fd`, both borrowed, before this function returns, also with
+            // an error: it waits for the end of all that the kernel has taken, and what the kernel has not taken goes
+            // with the ring, which is dropped after an error.
             let pushed = unsafe { queue.push(&write) };
             pushed.map_err(io::Error::other)?;
         }
         drop(queue);
-        let mut waiting = frames.len() - self.submit_and_reap(&mut done)?;
-        if waiting > 0 {
+        let mut waiting = frames.len();
+        let mut submitted = self.submit(&mut waiting);
+        waiting = waiting.saturating_sub(self.reap(&mut done));
+        if waiting > 0 && submitted.is_ok() {
             // The kernel would rather wait until there is room, which a write to a tap never has to.
-            self.cancel(frames.len())?;
-            waiting += frames.len();
+            submitted = self.cancel(frames.len(), &mut waiting);
         }
         while waiting > 0 {
-            waiting = waiting.saturating_sub(self.submit_and_reap(&mut done)?);
+            waiting = waiting.saturating_sub(self.reap(&mut done));
             std::thread::yield_now();
         }
-        Ok(())
+        submitted
     }
 
-    /// Calls off the writes at positions below `count`: each of them ends now, and each calling off does.
-    fn cancel(&mut self, count: usize) -> io::Result<()> {
+    /// Calls off the writes at positions below `count`: each of them ends now, and each calling off,
+    /// for which `waiting` grows, does.
+    fn cancel(&mut self, count: usize, waiting: &mut usize) -> io::Result<()> {
         let mut queue = self.ring.submission();
         for position in 0..count {
             let cancel = opcode::AsyncCancel::new(position as u64);
             // SAFETY: it names no memory.
             let pushed = unsafe { queue.push(&cancel.build().user_data(CANCEL)) };
-            pushed.map_err(io::Error::other)?;
+            // There was room for as many writes.
+            *waiting += usize::from(pushed.is_ok());
         }
-        Ok(())
+        drop(queue);
+        self.submit(waiting)
     }
 
-    /// Hands what is queued to the kernel and takes what has ended; returns how many that is.
-    fn submit_and_reap(
-        &mut self,
-        done: &mut impl FnMut(usize, io::Result<usize>),
-    ) -> io::Result<usize> {
-        while !self.ring.submission().is_empty() {
+    /// Hands what is queued to the kernel. After an error, what it has not taken does not count as
+    /// `waiting` any more; what it has taken does, and will end.
+    fn submit(&mut self, waiting: &mut usize) -> io::Result<()> {
+        loop {
+            let left = self.ring.submission().len();
+            if left == 0 {
+                return Ok(());
+            }
             match self.ring.submit() {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    *waiting = waiting.saturating_sub(left);
+                    return Err(error);
+                }
                 _ => {}
             }
         }
+    }
+
+    /// Takes what has ended; returns how many that is.
+    fn reap(&mut self, done: &mut impl FnMut(usize, io::Result<usize>)) -> usize {
         let mut ended = 0;
         for end in self.ring.completion() {
             ended += 1;
-            if end.user_data() == CANCEL {
-                continue;
-            }
             let result = usize::try_from(end.result()).map_err(|_| match -end.result() {
                 libc::ECANCELED => io::Error::from_raw_os_error(libc::EAGAIN),
                 errno => io::Error::from_raw_os_error(errno),
             });
-            let position = usize::try_from(end.user_data()).map_err(io::Error::other)?;
-            done(position, result);
+            match usize::try_from(end.user_data()) {
+                Ok(position) if end.user_data() != CANCEL => done(position, result),
+                _ => {}
+            }
         }
-        Ok(ended)
+        ended
     }
 }
 
@@ -111,5 +123,30 @@ impl std::fmt::Debug for Ring {
         f.debug_struct("Ring")
             .field("room", &self.room)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// A ring that takes nothing: after the error nothing is waited for, and nothing was written.
+    #[test]
+    fn what_the_kernel_does_not_take_is_not_waited_for() {
+        let (ours, peer) = UnixDatagram::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let mut builder = IoUring::builder();
+        let ring = builder.setup_r_disabled().build(4).unwrap();
+        let mut ring = Ring { ring, room: 4 };
+        let mut ended = 0;
+        let outcome = ring.write(ours.as_fd(), &[b"a", b"b"], |_, _| ended += 1);
+        assert_eq!(outcome.unwrap_err().raw_os_error(), Some(libc::EBADFD));
+        assert_eq!(ended, 0);
+        drop(ring);
+        let nothing = peer.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -4,7 +4,7 @@
 //! the same as Microsoft's RSS).
 //!
 //! A key is turned into a table once, so that a packet costs two look-ups a byte. Pure: called by
-//! the rx half of a queue pair, and asked by [`steer`](super::steer) for its table.
+//! the rx half of a queue pair, and asked by `steer` for its table.
 
 use arrayvec::ArrayVec;
 use hotplug::steering::{Contributions, INPUT_MAX};

@@ -2,7 +2,7 @@
 //! The ten messages of the control ring, read once into a type that is right by construction
 //! (netif.h, "Control messages" and, for 8 to 10, "Static Grants").
 //!
-//! | type | message | data[0] | data[1] | data[2] | result |
+//! | type | message | data\[0\] | data\[1\] | data\[2\] | result |
 //! |---|---|---|---|---|---|
 //! | 1 | get hash flags | | | | types that can be hashed |
 //! | 2 | set hash flags | types | | | |

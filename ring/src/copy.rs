@@ -24,6 +24,7 @@ pub struct CopyBatch {
     ops: Vec<CopyOp>,
     statuses: Vec<GrantStatus>,
     capacity: usize,
+    refusal: Option<SysError>,
     /// The operations as the kernel wants them; only of use to [`crate::sys::gntdev`].
     segments: Segments,
 }
@@ -46,8 +47,17 @@ impl CopyBatch {
             ops: Vec::with_capacity(ops),
             statuses: Vec::with_capacity(ops),
             capacity: ops,
+            refusal: None,
             segments: Segments::for_ops(ops),
         }
+    }
+
+    /// A batch as by [`Self::new`], after memory that is granted to ourselves was refused.
+    pub(crate) fn refused(refusal: SysError, ops: usize, bytes: usize) -> Result<Self, SysError> {
+        Ok(Self {
+            refusal: Some(refusal),
+            ..Self::new(ops, bytes)?
+        })
     }
 
     /// Forgets all operations. The arena's bytes stay as they are.
@@ -135,10 +145,10 @@ impl CopyBatch {
         self.capacity
     }
 
-    /// Whether the hypervisor knows the arena by grants rather than by addresses.
+    /// Why copies name the arena by address, which costs more, where it could have been granted.
     #[must_use]
-    pub const fn is_granted(&self) -> bool {
-        self.arena.is_granted()
+    pub const fn refusal(&self) -> Option<&SysError> {
+        self.refusal.as_ref()
     }
 
     /// How many bytes the arena has.

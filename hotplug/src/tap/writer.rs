@@ -41,13 +41,18 @@ impl TapWriter {
 
     /// Writes frames, each behind its header, in order, and tells for each by its position how that ended, as
     /// [`Tap::write`] does.
+    ///
+    /// # Errors
+    ///
+    /// io_uring failed, once and for all: `done` has been told of every frame, and from now on each takes a call.
     pub fn write(
         &mut self,
         tap: &Tap,
         frames: &[&[u8]],
         mut done: impl FnMut(usize, io::Result<usize>),
-    ) {
+    ) -> io::Result<()> {
         let mut at = 0;
+        let mut outcome = Ok(());
         // One frame is no burst.
         while let (Some(ring), [_, _, ..]) = (&mut self.ring, frames.get(at..).unwrap_or_default())
         {
@@ -68,11 +73,13 @@ impl TapWriter {
                     );
                 }
                 at = end;
+                outcome = Err(error);
             }
         }
         for (position, frame) in frames.iter().enumerate().skip(at) {
             done(position, tap.write(frame));
         }
+        outcome
     }
 }
 
@@ -89,9 +96,10 @@ mod tests {
         frames: &[&[u8]],
     ) -> Vec<(usize, Result<usize, Option<i32>>)> {
         let mut seen = Vec::new();
-        writer.write(tap, frames, |position, outcome| {
+        let written = writer.write(tap, frames, |position, outcome| {
             seen.push((position, outcome.map_err(|error| error.raw_os_error())));
         });
+        written.unwrap();
         seen
     }
 

@@ -299,10 +299,13 @@ fn deliver<G>(
     let frames: ArrayVec<&[u8], BURST_FRAMES> = ready
         .map(|planned| batch.bytes(planned.frame.start - VNET_HDR_LEN..planned.frame.end))
         .collect();
-    writer.write(tap, &frames, |_, written| match written {
+    let written = writer.write(tap, &frames, |_, written| match written {
         Ok(len) => counters.delivered(len.saturating_sub(VNET_HDR_LEN)),
         Err(error) => counters.dropped(refusal(&error)),
     });
+    if let Err(error) = written {
+        tracing::error!(%error, "io_uring failed; from now on each frame to a tap takes a call");
+    }
     !frames.is_empty()
 }
 

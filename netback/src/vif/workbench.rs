@@ -134,11 +134,12 @@ impl<G: Grants> Workbench<G> {
     pub fn new(grants: G, own: DomId) -> Result<Self, SysError> {
         let batch = grants.batch(own, BATCH_OPS, BATCH_BYTES)?;
         let writer = TapWriter::new(WRITES);
-        tracing::debug!(
-            granted_buffers = batch.is_granted(),
-            io_uring = writer.is_batched(),
-            "a worker's tools are ready"
-        );
+        if let Some(error) = batch.refusal() {
+            tracing::info!(%error, "a worker's buffers are not granted to this domain itself: its copies cost more");
+        }
+        if !writer.is_batched() {
+            tracing::info!("a worker has no io_uring: each frame to a tap takes a call");
+        }
         Ok(Self {
             batch,
             grants,

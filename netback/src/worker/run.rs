@@ -308,6 +308,4 @@ fn watch_tap(poll: &Poll, tap: &Tap, key: usize) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod line_tests;
-#[cfg(test)]
 mod tests;

@@ -109,7 +109,7 @@ impl Grants for XenGrants {
         match gntalloc::granted_arena(own, bytes) {
             Ok(arena) => Ok(CopyBatch::over(arena, ops)),
             // Not to be had everywhere; addresses do as well, and cost more.
-            Err(_) => CopyBatch::new(ops, bytes),
+            Err(refusal) => CopyBatch::refused(refusal, ops, bytes),
         }
     }
 
@@ -123,10 +123,9 @@ impl Grants for XenGrants {
                 pad: 0,
                 segments: segments.as_mut_ptr(),
             };
-            // SAFETY: the fd is open; `arg` names `count` initialised segments that are borrowed
-            // mutably across the call; every address in them, and every page of ours, is a range
-            // inside the batch's arena (CopyBatch checks that), which the borrow of the batch
-            // keeps from anybody's sight.
+            // SAFETY: the fd is open; the segments are initialised and borrowed mutably; what they
+            // name of ours is a range of the batch's arena (CopyBatch checks that), which the
+            // borrow of the batch keeps from anybody's sight.
             unsafe { grant_copy(self.fd.as_raw_fd(), &raw mut arg) }.map(drop)
         });
         outcome.map_err(|errno| SysError::Call {

@@ -167,10 +167,6 @@ impl Arena {
         }
     }
 
-    pub(crate) const fn is_granted(&self) -> bool {
-        self.grants.is_some()
-    }
-
     /// What a copy is to call the byte at `at`, which must lie inside or be the end.
     pub(crate) fn place(&self, at: usize) -> Place {
         let granted = self.grants.as_ref().and_then(|grants| {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A worker that is led by hand, round by round, as if it never came to sleep.
+//! A worker's line and its timers, step by step: guests on the simulated hypervisor, sockets in
+//! place of their taps, and nobody who runs the loop.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -8,14 +9,18 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, unbounded};
 use mio::Waker;
-use xen_ring::front::{FrontRing, FrontRx, FrontRxRequest, FrontTx};
+use xen_ring::front::{FrontRing, FrontRx, FrontRxRequest};
 use xenbus::DevicePath;
 
 use super::*;
-use crate::demo::sim::{Grant, GuestPage, GuestPort, SimHypervisor};
+use crate::demo::sim::{Grant, GuestPage, GuestPort, SimGuest, SimHypervisor};
 use crate::vif::negotiate::{Channels, Features, QueueKeys};
 use crate::vif::offload::Offloads;
-use crate::vif::{Bucket, Flow, Limits, Live, MulticastFilter};
+use crate::vif::{Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters};
+
+const STALL: Duration = Duration::from_secs(10);
+/// A guest is given up as soon as it is short of buffers.
+const AT_ONCE: Duration = Duration::ZERO;
 
 /// A worker, and what it says.
 struct Rig {
@@ -24,96 +29,60 @@ struct Rig {
     reports: Receiver<Report>,
 }
 
-/// A guest with its rings, one event channel, and the far end of its tap.
+/// A guest whose queue pair the worker has.
 struct Guest {
-    dom: u16,
-    _tx: FrontRing<FrontTx>,
     rx: FrontRing<FrontRx>,
-    port: GuestPort,
-    host: UnixDatagram,
     buffer: Grant,
+    host: UnixDatagram,
+    port: GuestPort,
     _rings: [Grant; 2],
 }
 
 impl Rig {
     fn new() -> Self {
-        let hypervisor = SimHypervisor::new(DomId::new(0));
+        let own = DomId::new(0);
+        let hypervisor = SimHypervisor::new(own);
         let poll = Poll::new().unwrap();
-        let control = Arc::new(Waker::new(poll.registry(), WAKER).unwrap());
+        let waker = Waker::new(poll.registry(), WAKER).unwrap();
         let (sender, reports) = unbounded();
-        let (_nobody, commands) = unbounded();
         let mailbox = Mailbox {
-            commands,
+            commands: unbounded().1,
             reports: sender,
-            control,
+            control: Arc::new(waker),
         };
-        let worker = Worker::new(&hypervisor, DomId::new(0), poll, mailbox).unwrap();
         Self {
+            worker: Worker::new(&hypervisor, own, poll, mailbox).unwrap(),
             hypervisor,
-            worker,
             reports,
         }
     }
 
-    /// Connects a guest that is given up as soon as it is short of buffers.
-    fn connect(&mut self, dom: u16) -> Guest {
+    /// Connects guest `dom`, which has posted nothing. The worker's keys go up from 0.
+    fn connect(&mut self, dom: u16, stall: Duration) -> Guest {
         let guest = self.hypervisor.guest(DomId::new(dom));
-        let pages = [(); 3].map(|()| GuestPage::new().unwrap());
-        let [tx, rx, buffer] = pages
-            .each_ref()
-            .map(|page| guest.grant(page, false).unwrap());
+        let (tx, rx) = (GuestPage::new().unwrap(), GuestPage::new().unwrap());
+        let _tx: FrontRing<xen_ring::front::FrontTx> = FrontRing::init(tx.mapped());
+        let rings = [&tx, &rx].map(|page| guest.grant(page, false).unwrap());
         let port = guest.alloc_port().unwrap();
         let (tap, host) = UnixDatagram::pair().unwrap();
-        let request = ConnectRequest {
-            queue: queue(dom),
-            guest: DomId::new(dom),
-            keys: QueueKeys {
-                tx_ring: tx.gref(),
-                rx_ring: rx.gref(),
-                channels: Channels::Single(port.port()),
-            },
-            features: Features {
-                sg: false,
-                rx_notify: true,
-                offloads: Offloads {
-                    csum_v4: false,
-                    csum_v6: false,
-                    gso_v4: false,
-                    gso_v6: false,
-                },
-            },
-            tap: Tap::from_fd(OwnedFd::from(tap)).unwrap(),
-            limits: Arc::new(Limits {
-                tx: Bucket::new(None, Instant::now()),
-                rx: Bucket::new(None, Instant::now()),
-            }),
-            stall: Some(Duration::ZERO),
-            live: Arc::new(Live::new(MulticastFilter::new())),
-            counters: Arc::default(),
-            control: None,
+        let tap = Tap::from_fd(OwnedFd::from(tap)).unwrap();
+        let keys = QueueKeys {
+            tx_ring: rings[0].gref(),
+            rx_ring: rings[1].gref(),
+            channels: Channels::Single(port.port()),
         };
-        let rings = (
-            FrontRing::init(pages[0].mapped()),
-            FrontRing::init(pages[1].mapped()),
-        );
-        self.worker.connect(request).unwrap();
+        self.worker.connect(request(dom, keys, tap, stall)).unwrap();
         Guest {
-            dom,
-            _tx: rings.0,
-            rx: rings.1,
-            port,
+            rx: FrontRing::init(rx.mapped()),
+            buffer: buffer(&guest),
             host,
-            buffer,
-            _rings: [tx, rx],
+            port,
+            _rings: rings,
         }
     }
 
-    fn key(&self, guest: &Guest) -> usize {
-        self.worker.by_id[&queue(guest.dom)]
-    }
-
-    /// Whether the guest stalled or went on in this round.
-    fn round(&mut self) -> Option<Flow> {
+    /// Whether a guest stalled or went on in this round, before which events are looked for.
+    fn flow(&mut self) -> Option<Flow> {
         self.worker.ports_pending();
         self.worker.round();
         match self.reports.try_recv().ok()?.what {
@@ -123,40 +92,128 @@ impl Rig {
     }
 }
 
-fn queue(dom: u16) -> QueueId {
-    QueueId {
-        device: DevicePath::new(xenbus::DomId::parse(&dom.to_string()).unwrap(), 0),
-        connection: 0,
-        index: 0,
+impl Guest {
+    /// Posts its buffer, so many times. `true` if it is to signal that.
+    fn post(&mut self, times: usize) -> bool {
+        let gref = self.buffer.gref().raw();
+        for _ in 0..times {
+            self.rx.push(FrontRxRequest { id: 0, gref }).unwrap();
+        }
+        self.rx.publish()
     }
+
+    fn received(&mut self) -> usize {
+        std::iter::from_fn(|| self.rx.take().unwrap()).count()
+    }
+}
+
+fn buffer(guest: &SimGuest) -> Grant {
+    guest.grant(&GuestPage::new().unwrap(), false).unwrap()
+}
+
+fn request(dom: u16, keys: QueueKeys, tap: Tap, stall: Duration) -> ConnectRequest {
+    let bucket = || Bucket::new(None, Instant::now());
+    let dom_id = xenbus::DomId::new(dom).unwrap();
+    ConnectRequest {
+        queue: QueueId {
+            device: DevicePath::new(dom_id, 0),
+            connection: 0,
+            index: 0,
+        },
+        guest: DomId::new(dom),
+        keys,
+        features: Features {
+            sg: true,
+            rx_notify: true,
+            offloads: Offloads {
+                csum_v4: true,
+                csum_v6: true,
+                gso_v4: true,
+                gso_v6: true,
+            },
+        },
+        tap,
+        limits: Arc::new(Limits {
+            tx: bucket(),
+            rx: bucket(),
+        }),
+        stall: Some(stall),
+        live: Arc::new(Live::new(MulticastFilter::new())),
+        counters: Arc::<QueueCounters>::default(),
+        control: None,
+    }
+}
+
+#[test]
+fn a_guest_that_has_posted_its_buffers_is_not_woken_for() {
+    let mut rig = Rig::new();
+    let mut guest = rig.connect(1, STALL);
+    // It says Connected before it posts, as Linux's does.
+    rig.worker.round();
+    assert!(!rig.worker.timers.is_empty(), "it may never post any");
+    let _ = guest.post(1);
+    rig.worker.make_ready(0);
+    rig.worker.round();
+    assert!(rig.worker.timers.is_empty());
+
+    // A frame takes the one buffer, and the next has none.
+    for _ in 0..2 {
+        guest.host.send(&[0; 12 + 60]).unwrap();
+    }
+    rig.worker.tap_readable(0);
+    rig.worker.round();
+    assert!(!rig.worker.timers.is_empty(), "it may have come to a stop");
+    let _ = guest.post(2);
+    rig.worker.make_ready(0);
+    rig.worker.round();
+    assert!(rig.worker.timers.is_empty());
+    assert_eq!(guest.received(), 2);
+    assert!(rig.reports.is_empty(), "it has never stalled");
+}
+
+/// With a whole round of all between two looks, a guest that fills its ring a moment late misses
+/// every other turn.
+#[test]
+fn whoever_comes_back_is_behind_those_who_wait_and_before_those_who_come_later() {
+    const GUESTS: usize = 2 * TURNS_PER_ROUND;
+    let mut rig = Rig::new();
+    let guests: Vec<_> = (1..=GUESTS)
+        .map(|dom| rig.connect(u16::try_from(dom).unwrap(), STALL))
+        .collect();
+    rig.worker.round();
+    let waiting = TURNS_PER_ROUND..GUESTS;
+    assert!(rig.worker.ready.iter().copied().eq(waiting.clone()));
+    rig.worker.make_ready(3);
+    assert!(rig.worker.ready.iter().copied().eq(waiting.chain([3])));
+    rig.worker.round();
+    rig.worker.make_ready(0);
+    assert!(rig.worker.ready.iter().copied().eq([3, 0]));
+    assert_eq!(guests.len(), GUESTS);
 }
 
 /// As on a worker that another guest keeps from ever resting.
 #[test]
 fn a_stalled_guest_is_heard_without_a_rest() {
     let mut rig = Rig::new();
-    let mut guest = rig.connect(1);
+    let mut guest = rig.connect(1, AT_ONCE);
     guest.host.send(&[0; 12 + 60]).unwrap();
-    assert_eq!(rig.round(), Some(Flow::Stalled));
-    assert_eq!(rig.round(), None);
-    let gref = guest.buffer.gref().raw();
-    guest.rx.push(FrontRxRequest { id: 0, gref }).unwrap();
-    assert!(guest.rx.publish(), "the guest is to signal it");
+    assert_eq!(rig.flow(), Some(Flow::Stalled));
+    assert_eq!(rig.flow(), None);
+    assert!(guest.post(1), "the guest is to signal it");
     guest.port.notify();
-    assert_eq!(rig.round(), Some(Flow::Resumed));
+    assert_eq!(rig.flow(), Some(Flow::Resumed));
 }
 
 #[test]
 fn a_queue_pair_that_has_gone_is_not_looked_at_any_more() {
     let mut rig = Rig::new();
-    let gone = rig.connect(1);
-    assert_eq!(rig.round(), None);
-    let key = rig.key(&gone);
-    assert_eq!(rig.worker.dry, [key]);
-    rig.worker.release(key);
-    let next = rig.connect(2);
-    assert_eq!(rig.key(&next), key, "the place is used again");
+    let _gone = rig.connect(1, AT_ONCE);
+    assert_eq!(rig.flow(), None);
+    assert_eq!(rig.worker.dry, [0]);
+    rig.worker.release(0);
+    let _next = rig.connect(2, AT_ONCE);
+    assert!(rig.worker.queues.contains(0), "the place is used again");
     assert!(rig.worker.dry.is_empty());
-    assert_eq!(rig.round(), None);
-    assert_eq!(rig.worker.dry, [key], "once");
+    assert_eq!(rig.flow(), None);
+    assert_eq!(rig.worker.dry, [0], "once");
 }

@@ -4,7 +4,7 @@
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::sim::Census;
 use netback_tests::World;
-use netback_tests::alone::{alone, descriptors, threads};
+use netback_tests::alone::{Rounds, alone, descriptors, threads};
 use netback_tests::world::until;
 
 fn linux() -> FrontendOptions {
@@ -213,25 +213,18 @@ fn attach_and_detach_again_and_again() {
 fn no_descriptor_or_thread_is_left() {
     alone("connect::no_descriptor_or_thread_is_left", || {
         let world = World::new();
+        let mut kept = [Rounds::of(descriptors), Rounds::of(threads)];
         // What is opened once and kept is opened in the first life.
-        let mut before = None;
-        for _ in 0..3 {
+        for _ in 0..4 {
             let guest = world.guest(1, linux());
             guest.exercise();
             world.detach(&guest.vif);
             guest.stop().unwrap();
-            let first = before.is_none();
-            let expected = *before.get_or_insert_with(|| {
-                until("the first life has ended", || {
-                    world.machine.hypervisor().census() == Census::default()
-                });
-                std::thread::sleep(std::time::Duration::from_millis(200));
-                (descriptors(), threads())
+            until("the life has ended", || {
+                world.machine.hypervisor().census() == Census::default()
             });
-            if !first {
-                until("descriptors and threads are as before", || {
-                    (descriptors(), threads()) == expected
-                });
+            for count in &mut kept {
+                count.none_is_left();
             }
         }
         world.finish_empty();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
-use netback_tests::alone::{alone, descriptors, resident};
+use netback_tests::alone::{Rounds, alone, descriptors, resident};
 use netback_tests::world::until;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -21,17 +21,21 @@ const EXTRA_INFO: u16 = 8;
 /// A guest that takes back the pages it offered for receiving.
 #[test]
 fn rx_pages_that_are_not_granted_any_more() {
+    const FLOODED: usize = 1_000;
     let hood = neighbourhood();
     let (vif, mut netfront) = hood.world.raw(1, linux());
     netfront.rx_queue().unwrap().revoke_buffers();
-    flood(1, 300, 1_000);
-    until("the failures are counted", || {
+    until("the failures are counted and told", || {
+        flood(1, 300, FLOODED);
+        while let Some(frame) = netfront.receive() {
+            // The host's own (IPv6) that came before the pages were taken back are shorter.
+            assert!(frame.bytes.len() < FLOODED, "{frame:?}");
+        }
         let rx = hood.world.vif_status(&vif).unwrap().rx;
         rx.drops.get("grant-copy").copied().unwrap_or_default() > 0
+            && netfront.stats().rx_errors > 0
     });
     assert_eq!(hood.world.backend_state(&vif).as_deref(), Some("4"));
-    assert_eq!(netfront.receive(), None);
-    assert!(netfront.stats().rx_errors > 0, "{:?}", netfront.stats());
     assert_eq!(
         netfront.stats().violations.count,
         0,
@@ -238,7 +242,7 @@ fn any_slots_at_all() {
 fn liars_leave_no_descriptors() {
     alone("endurance::liars_leave_no_descriptors", || {
         let hood = neighbourhood();
-        let mut expected = None;
+        let mut kept = Rounds::of(descriptors);
         for _ in 0..10 {
             let (vif, mut netfront) = hood.world.raw(1, linux());
             let next = netfront.tx_queue().unwrap().ring().next_index();
@@ -251,15 +255,7 @@ fn liars_leave_no_descriptors() {
             hood.assert_closed(&vif, "req_prod");
             force_away(&hood.world, &vif, netfront);
             until("the tap is gone", || hood.world.interfaces().len() == 1);
-            match expected {
-                None => {
-                    std::thread::sleep(std::time::Duration::from_millis(200));
-                    expected = Some(descriptors());
-                }
-                Some(expected) => until("as many descriptors as before", || {
-                    descriptors() == expected
-                }),
-            }
+            kept.none_is_left();
         }
         hood.finish();
     });

@@ -4,10 +4,10 @@
 use xen_ring::front::{FrontFault, FrontKind, FrontRing, FrontRx, FrontRxRequest, FrontRxResponse};
 use xen_ring::{GrantRef, SysError};
 
-use super::{Buffer, FrontStats, SLOTS, buffers, ring_page};
+use super::{FrontStats, SLOTS, buffers, ring_page};
 use crate::demo::guest::checksum::{self, Checksum};
 use crate::demo::guest::options::FrontendOptions;
-use crate::demo::sim::{Grant, SimGuest};
+use crate::demo::sim::{Grant, GuestPage, SimGuest};
 
 /// Slots of one received frame beyond which Linux's netfront drops it.
 const FRAME_SLOTS: u32 = 18;
@@ -50,7 +50,9 @@ pub struct RxQueue {
     ring: FrontRing<FrontRx>,
     ring_grant: Grant,
     /// By slot: the request in slot n always offers page n.
-    buffers: Vec<Buffer>,
+    pages: Vec<GuestPage>,
+    /// By slot, too; none when they were revoked.
+    grants: Vec<Grant>,
 }
 
 impl RxQueue {
@@ -59,10 +61,13 @@ impl RxQueue {
         options: &FrontendOptions,
     ) -> Result<Self, SysError> {
         let (ring_page, ring_grant) = ring_page(guest)?;
+        let buffers = buffers(guest, false)?.into_iter();
+        let (pages, grants) = buffers.map(|buffer| (buffer.page, buffer.grant)).unzip();
         let mut queue = Self {
             ring: FrontRing::init_at(ring_page.mapped(), options.start_index),
             ring_grant,
-            buffers: buffers(guest, false)?,
+            pages,
+            grants,
         };
         // The backend is not there yet and will look at the ring when it comes.
         let _nobody_listens = queue.post(options);
@@ -80,9 +85,10 @@ impl RxQueue {
         &mut self.ring
     }
 
-    /// Ends the access to every page that is offered for receiving, as no correct frontend does.
+    /// Ends the access to every page that is offered for receiving, as no correct frontend does. What has come into
+    /// them by then can still be received.
     pub fn revoke_buffers(&mut self) {
-        self.buffers.clear();
+        self.grants.clear();
     }
 
     /// Offers buffers until as many as chosen are offered; true when an event is due.
@@ -110,7 +116,7 @@ impl RxQueue {
     /// The grant reference of the page that belongs to a slot.
     #[must_use]
     pub fn page_ref(&self, slot: u32) -> Option<GrantRef> {
-        Some(self.buffers.get(usize::try_from(slot).ok()?)?.grant.gref())
+        Some(self.grants.get(usize::try_from(slot).ok()?)?.gref())
     }
 
     /// The next good frame.
@@ -287,12 +293,12 @@ impl RxQueue {
         }
         let (offset, start) = (usize::from(response.offset), frame.bytes.len());
         frame.bytes.resize(start + usize::from(len), 0);
-        let buffer = usize::try_from(slot)
+        let page = usize::try_from(slot)
             .ok()
-            .and_then(|slot| self.buffers.get(slot));
-        let read = buffer.map(|buffer| {
+            .and_then(|slot| self.pages.get(slot));
+        let read = page.map(|page| {
             let into = frame.bytes.get_mut(start..).unwrap_or_default();
-            buffer.page.read(offset, into)
+            page.read(offset, into)
         });
         if len == 0 || !matches!(read, Some(Ok(()))) {
             return Err(RxBroken::Protocol(format!(

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A batch of grant copies that owns the memory which is copied to and from.
 //!
-//! One batch is one call to the hypervisor. Operations name our side by a position in the batch's
-//! arena, which is checked when the operation is added: whatever a guest says, the kernel is never
-//! given an address outside. Nothing here allocates after [`CopyBatch::new`].
+//! One batch is one call to the hypervisor. A copy names our side by a position in the batch's
+//! arena, which is checked when it is added: whatever a guest says, the kernel is never given an
+//! address outside. It is kept in the kernel's own form, so that nothing is converted for the call.
+//! Nothing here allocates after [`CopyBatch::new`].
 //!
 //! The hypervisor takes `&mut CopyBatch`, so no slice of the arena can exist while the kernel
 //! writes to it; what it wrote is ours alone afterwards, out of the guest's reach.
@@ -15,21 +16,23 @@ use crate::error::SysError;
 use crate::ids::{DomId, GrantRef};
 use crate::layout::PAGE_SIZE;
 use crate::sys::mapped::Arena;
-use crate::sys::segments::{Segment, Segments};
+use crate::sys::segments::Segment;
 
 /// Copy operations and the memory on our side of them. See the module documentation.
 #[derive(Debug)]
 pub struct CopyBatch {
     arena: Arena,
-    ops: Vec<CopyOp>,
-    statuses: Vec<GrantStatus>,
+    /// The operations, and how they ended.
+    segments: Vec<Segment>,
     capacity: usize,
     refusal: Option<SysError>,
-    /// The operations as the kernel wants them; only of use to [`crate::sys::gntdev`].
-    segments: Segments,
 }
 
 impl CopyBatch {
+    /// Operations that one copy takes, at most: it takes two if it crosses a page of the arena, as
+    /// the hypervisor would have it.
+    pub const OPS_PER_COPY: usize = 2;
+
     /// A batch of at most `ops` operations over an arena of `bytes` bytes, both greater than 0.
     /// The arena is page aligned, zeroed and resident.
     ///
@@ -44,11 +47,9 @@ impl CopyBatch {
     pub(crate) fn over(arena: Arena, ops: usize) -> Self {
         Self {
             arena,
-            ops: Vec::with_capacity(ops),
-            statuses: Vec::with_capacity(ops),
+            segments: Vec::with_capacity(ops),
             capacity: ops,
             refusal: None,
-            segments: Segments::for_ops(ops),
         }
     }
 
@@ -62,16 +63,16 @@ impl CopyBatch {
 
     /// Forgets all operations. The arena's bytes stay as they are.
     pub fn clear(&mut self) {
-        self.ops.clear();
-        self.statuses.clear();
+        self.segments.clear();
     }
 
-    /// Adds a copy of `len` bytes at `offset` of a granted page to position `at` of the arena.
-    /// Returns the operation's number, for [`status`](Self::status).
+    /// Adds a copy of `len` bytes at `offset` of a granted page to position `at` of the arena: one
+    /// operation, or [two](Self::OPS_PER_COPY).
     ///
     /// # Errors
     ///
     /// Nothing is added when there is no room, or when either range is out of bounds.
+    #[inline]
     pub fn from_guest(
         &mut self,
         dom: DomId,
@@ -79,8 +80,9 @@ impl CopyBatch {
         offset: u16,
         len: u16,
         at: usize,
-    ) -> Result<usize, BatchFull> {
-        self.push(CopyOp::FromGuest {
+    ) -> Result<(), BatchFull> {
+        self.add(CopyOp {
+            direction: Direction::FromGuest,
             dom,
             gref,
             offset,
@@ -89,12 +91,13 @@ impl CopyBatch {
         })
     }
 
-    /// Adds a copy of `len` bytes at position `at` of the arena to `offset` of a granted page.
-    /// Returns the operation's number, for [`status`](Self::status).
+    /// Adds a copy of `len` bytes at position `at` of the arena to `offset` of a granted page: one
+    /// operation, or [two](Self::OPS_PER_COPY).
     ///
     /// # Errors
     ///
     /// Nothing is added when there is no room, or when either range is out of bounds.
+    #[inline]
     pub fn to_guest(
         &mut self,
         at: usize,
@@ -102,41 +105,49 @@ impl CopyBatch {
         dom: DomId,
         gref: GrantRef,
         offset: u16,
-    ) -> Result<usize, BatchFull> {
-        self.push(CopyOp::ToGuest {
-            at,
-            len,
+    ) -> Result<(), BatchFull> {
+        self.add(CopyOp {
+            direction: Direction::ToGuest,
             dom,
             gref,
             offset,
+            len,
+            at,
         })
+    }
+
+    /// How many operations a copy of `len` bytes to or from position `at` takes.
+    #[must_use]
+    pub const fn ops_of(at: usize, len: u16) -> usize {
+        if len <= rest_of_page(at) { 1 } else { 2 }
     }
 
     /// How operation `op` ended. Before the batch was carried out, and for a number that no
     /// operation has, it is a general error: never a success by omission.
     #[must_use]
     pub fn status(&self, op: usize) -> GrantStatus {
-        let status = self.statuses.get(op).copied();
-        status.unwrap_or(GrantStatus::GENERAL_ERROR)
+        let segment = self.segments.get(op);
+        segment.map_or(GrantStatus::GENERAL_ERROR, Segment::status)
     }
 
-    /// Whether all these operations ended well.
+    /// Whether all these operations are there and ended well.
     #[must_use]
+    #[inline]
     pub fn all_ok(&self, ops: Range<usize>) -> bool {
-        let statuses = self.statuses.get(ops);
-        statuses.is_some_and(|statuses| statuses.iter().all(|status| status.is_ok()))
+        let segments = self.segments.get(ops);
+        segments.is_some_and(|segments| segments.iter().all(|segment| segment.status().is_ok()))
     }
 
     /// How many operations have been added.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.ops.len()
+        self.segments.len()
     }
 
     /// Whether there is no operation.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.ops.is_empty()
+        self.segments.is_empty()
     }
 
     /// How many operations it can hold.
@@ -170,68 +181,102 @@ impl CopyBatch {
     }
 
     /// The operations in order: what a simulated hypervisor carries out.
-    pub fn ops(&self) -> impl ExactSizeIterator<Item = CopyOp> + '_ {
-        self.ops.iter().copied()
+    pub fn ops(&self) -> impl Iterator<Item = CopyOp> + '_ {
+        (0..self.len()).map_while(|op| self.op(op))
     }
 
     /// Operation number `op`. With this a simulated hypervisor can walk the batch while it writes
-    /// to the arena.
+    /// to the arena. `None` where the arena is granted: then only the real one can carry it out.
     #[must_use]
     pub fn op(&self, op: usize) -> Option<CopyOp> {
-        self.ops.get(op).copied()
+        self.segments.get(op)?.op(self.arena.address())
     }
 
     /// Sets how operation `op` ended, as a simulated hypervisor does. An operation that is not
     /// there is left out.
     pub fn set_status(&mut self, op: usize, status: GrantStatus) {
-        if let Some(place) = self.statuses.get_mut(op) {
-            *place = status;
+        if let Some(segment) = self.segments.get_mut(op) {
+            segment.set_status(status);
         }
     }
 
-    /// Has `carry_out` do the operations in the kernel's form, and takes over how they ended.
+    /// Every operation has failed.
+    pub fn fail(&mut self) {
+        for segment in &mut self.segments {
+            segment.set_status(GrantStatus::GENERAL_ERROR);
+        }
+    }
+
+    /// Has `carry_out` do the operations in the kernel's form and set how each ended.
     ///
     /// # Errors
     ///
-    /// That of `carry_out`; no status has changed then.
+    /// That of `carry_out`; then every operation has failed, whatever it has set.
     pub(crate) fn with_segments<E>(
         &mut self,
         carry_out: impl FnOnce(&mut [Segment]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.segments.encode(&self.ops, &self.arena);
-        carry_out(self.segments.as_mut_slice())?;
-        self.segments.take_statuses(&mut self.statuses);
+        let outcome = carry_out(&mut self.segments);
+        if outcome.is_err() {
+            self.fail();
+        }
+        outcome
+    }
+
+    /// Both ranges are checked before anything is added.
+    #[inline]
+    fn add(&mut self, op: CopyOp) -> Result<(), BatchFull> {
+        let len = usize::from(op.len);
+        let in_page = usize::from(op.offset) + len <= PAGE_SIZE;
+        let in_arena = op.at <= self.arena.len() && len <= self.arena.len() - op.at;
+        let ops = Self::ops_of(op.at, op.len);
+        if !(in_page && in_arena && ops <= self.capacity - self.segments.len()) {
+            return Err(self.full(op));
+        }
+        if ops == 1 {
+            self.push(op);
+        } else {
+            let first = rest_of_page(op.at);
+            self.push(CopyOp { len: first, ..op });
+            self.push(CopyOp {
+                offset: op.offset + first,
+                len: op.len - first,
+                at: op.at + usize::from(first),
+                ..op
+            });
+        }
         Ok(())
     }
 
-    /// Both ranges are checked before an operation is added.
-    fn push(&mut self, op: CopyOp) -> Result<usize, BatchFull> {
-        let (CopyOp::FromGuest {
-            offset, len, at, ..
-        }
-        | CopyOp::ToGuest {
-            offset, len, at, ..
-        }) = op;
-        if usize::from(offset) + usize::from(len) > PAGE_SIZE {
-            return Err(BatchFull::Page { offset, len });
-        }
-        let size = self.arena.len();
-        if at
-            .checked_add(usize::from(len))
-            .is_none_or(|end| end > size)
-        {
-            return Err(BatchFull::Arena { at, len, size });
-        }
-        let number = self.ops.len();
-        if number >= self.capacity {
-            return Err(BatchFull::Operations {
-                capacity: self.capacity,
-            });
-        }
-        self.ops.push(op);
-        self.statuses.push(GrantStatus::GENERAL_ERROR);
-        Ok(number)
+    #[inline]
+    fn push(&mut self, op: CopyOp) {
+        self.segments
+            .push(Segment::new(op, self.arena.place(op.at)));
     }
+
+    /// Why there is no room for a copy for which there is none.
+    #[cold]
+    fn full(&self, op: CopyOp) -> BatchFull {
+        let CopyOp {
+            offset, len, at, ..
+        } = op;
+        let size = self.arena.len();
+        if usize::from(offset) + usize::from(len) > PAGE_SIZE {
+            BatchFull::Page { offset, len }
+        } else if at.saturating_add(usize::from(len)) > size {
+            BatchFull::Arena { at, len, size }
+        } else {
+            BatchFull::Operations {
+                capacity: self.capacity,
+            }
+        }
+    }
+}
+
+/// Bytes of the arena from `at` to the end of its page.
+#[expect(clippy::cast_possible_truncation, reason = "at most 4096")]
+const fn rest_of_page(at: usize) -> u16 {
+    (PAGE_SIZE - at % PAGE_SIZE) as u16
 }
 
 /// Why an operation was not added to a batch.
@@ -263,35 +308,30 @@ pub enum BatchFull {
     },
 }
 
-/// One operation of a batch.
+/// One operation of a batch: a copy between a granted page and the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CopyOp {
-    /// From a granted page to the arena.
-    FromGuest {
-        /// The granting domain.
-        dom: DomId,
-        /// Its reference.
-        gref: GrantRef,
-        /// First byte within the page.
-        offset: u16,
-        /// How many bytes.
-        len: u16,
-        /// First byte within the arena.
-        at: usize,
-    },
-    /// From the arena to a granted page.
-    ToGuest {
-        /// First byte within the arena.
-        at: usize,
-        /// How many bytes.
-        len: u16,
-        /// The granting domain.
-        dom: DomId,
-        /// Its reference.
-        gref: GrantRef,
-        /// First byte within the page.
-        offset: u16,
-    },
+pub struct CopyOp {
+    /// Which way.
+    pub direction: Direction,
+    /// The granting domain.
+    pub dom: DomId,
+    /// Its reference.
+    pub gref: GrantRef,
+    /// First byte within the granted page.
+    pub offset: u16,
+    /// How many bytes.
+    pub len: u16,
+    /// First byte within the arena.
+    pub at: usize,
+}
+
+/// Which way an operation copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the granted page to the arena.
+    FromGuest,
+    /// From the arena to the granted page.
+    ToGuest,
 }
 
 /// How the hypervisor ended one operation (`GNTST_*` of Xen's `grant_table.h`).

@@ -84,7 +84,7 @@ pub mod page;
 pub mod sys;
 
 pub use back::{BackRing, Notify, ResponseOverflow, RingKind, RingSnapshot};
-pub use copy::{BatchFull, CopyBatch, CopyOp, GrantStatus};
+pub use copy::{BatchFull, CopyBatch, CopyOp, Direction, GrantStatus};
 pub use error::{PeerFault, SysError};
 pub use front::FrontRing;
 pub use hyper::{EventChannels, Grants, Hypervisor};

@@ -207,7 +207,7 @@ impl GuestRx {
             if let Some(until) = meter.blocked_until() {
                 return Ok(Ended::Blocked(until));
             }
-            if batch.capacity() - batch.len() < SLOTS_MAX as usize {
+            if batch.capacity() - batch.len() < SLOTS_MAX as usize * CopyBatch::OPS_PER_COPY {
                 return Ok(Ended::Full);
             }
             let Some(room) = cursor.place_any(self.expect_large) else {
@@ -293,11 +293,13 @@ impl GuestRx {
             let part = u16::try_from(end - at).unwrap_or_default();
             let request = self.take()?;
             let page = statics.and_then(|statics| statics.page(request.gref)?.writable());
-            let op = match page {
-                Some(page) if page.copy_to(offset.into(), batch.bytes(at..end)).is_ok() => None,
-                _ => Some(batch.to_guest(at, part, self.guest, request.gref, offset)?),
-            };
-            taken.push(Taken { request, part, op });
+            let first = batch.len();
+            match page {
+                Some(page) if page.copy_to(offset.into(), batch.bytes(at..end)).is_ok() => {}
+                _ => batch.to_guest(at, part, self.guest, request.gref, offset)?,
+            }
+            let ops = first..batch.len();
+            taken.push(Taken { request, part, ops });
             if at == frame.start {
                 // The extra infos go out in the next requests' slots and use them up.
                 for _ in 0..extras {
@@ -329,11 +331,11 @@ impl GuestRx {
             }
             let mut copied = true;
             let mut taken = taken.unwrap_or_default().iter().peekable();
-            while let Some(Taken { request, part, op }) = taken.next() {
+            while let Some(Taken { request, part, ops }) = taken.next() {
                 if taken.peek().is_some() {
                     flags = flags.with(RxFlags::MORE_DATA);
                 }
-                let done = op.is_none_or(|op| bench.batch.status(op).is_ok());
+                let done = bench.batch.all_ok(ops.clone());
                 copied &= done;
                 let status = if done {
                     part.cast_signed()

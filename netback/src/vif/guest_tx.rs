@@ -154,7 +154,8 @@ impl GuestTx {
             let packet = netif::next_packet(rest, &self.limits)?;
             let size = packet.size as usize;
             let head = head_of(packet.fragments(rest).map(|fragment| fragment.len));
-            let full = packet.slots > batch.capacity() - batch.len();
+            let copies = batch.capacity() - batch.len();
+            let full = packet.slots * CopyBatch::OPS_PER_COPY > copies;
             let Some(frame) = cursor.place(size, head).filter(|_| !full) else {
                 return Ok(Ended::Full);
             };
@@ -253,18 +254,28 @@ impl PlannedTx {
     /// packet that is refused.
     fn status_of(&self, slot: usize, slots: &[TxSlot], batch: &CopyBatch) -> Status {
         match self.packet.verdict {
-            Verdict::Deliver => {
-                let failed = self
-                    .packet
-                    .fragments(slots)
-                    .filter(|fragment| !self.here.contains(fragment.slot))
-                    .zip(self.ops.clone())
-                    .any(|(fragment, op)| fragment.slot == slot && !batch.status(op).is_ok());
-                if failed { Status::Error } else { Status::Okay }
-            }
+            Verdict::Deliver if self.failed(slot, slots, batch) => Status::Error,
+            Verdict::Deliver => Status::Okay,
             Verdict::Multicast(_) => Status::Okay,
             Verdict::Drop(_) => Status::Error,
         }
+    }
+
+    /// Whether the copy of a slot's fragment failed.
+    fn failed(&self, slot: usize, slots: &[TxSlot], batch: &CopyBatch) -> bool {
+        let (mut op, mut at) = (self.ops.start, self.frame.start);
+        for fragment in self.packet.fragments(slots) {
+            let ops = match self.here.contains(fragment.slot) {
+                true => 0,
+                false => CopyBatch::ops_of(at, fragment.len),
+            };
+            if fragment.slot == slot {
+                return !batch.all_ok(op..op + ops);
+            }
+            op += ops;
+            at += usize::from(fragment.len);
+        }
+        false
     }
 }
 

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use hotplug::TapWriter;
 use xen_ring::netif::{Extra, RxFlags, RxRequest, TxPacket, TxSlot};
-use xen_ring::{CopyBatch, DomId, GrantStatus, Grants, PAGE_SIZE, SysError};
+use xen_ring::{CopyBatch, DomId, Grants, PAGE_SIZE, SysError};
 
 use super::vnet::VNET_HDR_LEN;
 use crate::logging::{RateLimited, if_any};
 
-/// Copies in one ioctl, at most. A ring has 256 slots, and a slot costs one copy.
-const BATCH_OPS: usize = 256;
+/// Operations in one ioctl, at most. A ring has 256 slots, and a slot costs one copy.
+const BATCH_OPS: usize = 256 * CopyBatch::OPS_PER_COPY;
 /// Bytes of frames in one burst, at most: small enough to stay in a core's second-level cache,
 /// large enough for several frames of 64 KiB.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -116,13 +116,13 @@ pub(super) struct PlannedRx {
 pub(super) const EXTRAS_MAX: usize = 3;
 
 /// A buffer of the guest that a frame goes into.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Taken {
     pub(super) request: RxRequest,
     /// Bytes of the frame that it takes.
     pub(super) part: u16,
-    /// The copy into it; none if its page stays mapped and has been written to.
-    pub(super) op: Option<usize>,
+    /// What copies into it; nothing if its page stays mapped and has been written to.
+    pub(super) ops: Range<usize>,
 }
 
 impl<G: Grants> Workbench<G> {
@@ -166,9 +166,7 @@ impl<G: Grants> Workbench<G> {
     /// Carries out the burst's copies. If the call as a whole fails, each of them has failed.
     pub(super) fn copy(&mut self) {
         if let Err(error) = self.grants.copy(&mut self.batch) {
-            for op in 0..self.batch.len() {
-                self.batch.set_status(op, GrantStatus::GENERAL_ERROR);
-            }
+            self.batch.fail();
             if let Some(suppressed) = self.failures.allow(self.clock.now()) {
                 tracing::error!(%error, suppressed = if_any(suppressed), "a batch of grant copies failed as a whole");
             }

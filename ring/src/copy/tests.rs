@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::{BatchFull, CopyBatch, CopyOp, GrantStatus};
+use super::{BatchFull, CopyBatch, CopyOp, Direction, GrantStatus};
 use crate::ids::{DomId, GrantRef};
 
 const DOM: DomId = DomId::new(0x0102);
@@ -16,19 +16,21 @@ fn a_simulated_hypervisor_sees_the_operations_and_sets_their_status() {
     batch.to_guest(4, 5, DOM, GREF, 6).unwrap();
     let ops: Vec<_> = batch.ops().collect();
     let expected = [
-        CopyOp::FromGuest {
+        CopyOp {
+            direction: Direction::FromGuest,
             dom: DOM,
             gref: GREF,
             offset: 1,
             len: 2,
             at: 3,
         },
-        CopyOp::ToGuest {
-            at: 4,
-            len: 5,
+        CopyOp {
+            direction: Direction::ToGuest,
             dom: DOM,
             gref: GREF,
             offset: 6,
+            len: 5,
+            at: 4,
         },
     ];
     assert_eq!(ops, expected);
@@ -73,7 +75,7 @@ fn what_does_not_fit_is_not_added() {
         assert_eq!(batch.to_guest(at, 2, DOM, GREF, 0), Err(arena));
     }
     assert!(batch.is_empty());
-    assert_eq!(batch.from_guest(DOM, GREF, 4094, 2, 4998), Ok(0));
+    assert_eq!(batch.from_guest(DOM, GREF, 4094, 2, 4998), Ok(()));
     let full = BatchFull::Operations { capacity: 1 };
     assert_eq!(batch.from_guest(DOM, GREF, 0, 1, 0), Err(full));
     assert_eq!(
@@ -81,7 +83,9 @@ fn what_does_not_fit_is_not_added() {
         (1, 1, 5000)
     );
     batch.clear();
-    assert_eq!(batch.to_guest(0, 4096, DOM, GREF, 0), Ok(0));
+    // Over two pages of ours: two operations.
+    assert_eq!(batch.to_guest(1, 4096, DOM, GREF, 0), Err(full));
+    assert_eq!(batch.to_guest(0, 4096, DOM, GREF, 0), Ok(()));
 }
 
 #[test]
@@ -95,17 +99,27 @@ fn the_arena_keeps_its_bytes() {
 }
 
 proptest! {
+    /// Whole, in order, and each within a page of ours.
     #[test]
-    fn operations_are_kept_as_they_were_added(dom: u16, gref: u32, offset: u16, len: u16, at in 0usize..9000) {
+    fn copies_are_kept_as_they_were_added(dom: u16, gref: u32, offset: u16, len: u16, at in 0usize..9000) {
         let (dom, gref) = (DomId::new(dom), GrantRef::new(gref));
-        let mut batch = CopyBatch::new(2, 8192).unwrap();
         let fits = usize::from(offset) + usize::from(len) <= 4096 && at + usize::from(len) <= 8192;
-        prop_assert_eq!(batch.from_guest(dom, gref, offset, len, at).is_ok(), fits);
-        prop_assert_eq!(batch.to_guest(at, len, dom, gref, offset).is_ok(), fits);
-        if fits {
-            let ops: Vec<_> = batch.ops().collect();
-            prop_assert_eq!(ops[0], CopyOp::FromGuest { dom, gref, offset, len, at });
-            prop_assert_eq!(ops[1], CopyOp::ToGuest { at, len, dom, gref, offset });
+        for direction in [Direction::FromGuest, Direction::ToGuest] {
+            let mut batch = CopyBatch::new(2, 8192).unwrap();
+            let added = match direction {
+                Direction::FromGuest => batch.from_guest(dom, gref, offset, len, at),
+                Direction::ToGuest => batch.to_guest(at, len, dom, gref, offset),
+            };
+            prop_assert_eq!(added.is_ok(), fits);
+            prop_assert_eq!(batch.len(), if fits { CopyBatch::ops_of(at, len) } else { 0 });
+            let mut done = 0;
+            for op in batch.ops() {
+                let (offset, at) = (offset + done, at + usize::from(done));
+                prop_assert_eq!(op, CopyOp { direction, dom, gref, offset, len: op.len, at });
+                prop_assert!(at % 4096 + usize::from(op.len) <= 4096);
+                done += op.len;
+            }
+            prop_assert_eq!(done, if fits { len } else { 0 });
         }
     }
 }

@@ -168,6 +168,7 @@ impl Arena {
     }
 
     /// What a copy is to call the byte at `at`, which must lie inside or be the end.
+    #[inline]
     pub(crate) fn place(&self, at: usize) -> Place {
         let granted = self.grants.as_ref().and_then(|grants| {
             Some(Place::Granted {

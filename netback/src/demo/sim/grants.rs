@@ -13,8 +13,8 @@ use std::sync::{Arc, RwLock};
 use nix::errno::Errno;
 use xen_ring::page::OutsidePage;
 use xen_ring::{
-    Access, CopyBatch, CopyOp, DomId, GrantRef, GrantStatus, Grants, SharedPage, StaticPage,
-    SysError,
+    Access, CopyBatch, CopyOp, Direction, DomId, GrantRef, GrantStatus, Grants, SharedPage,
+    StaticPage, SysError,
 };
 
 use super::memory::GuestPage;
@@ -259,10 +259,15 @@ impl SimGrants {
         op: CopyOp,
         entries: Option<&Entries>,
     ) -> GrantStatus {
-        let (gref, len, writes) = match op {
-            CopyOp::FromGuest { gref, len, .. } => (gref, len, false),
-            CopyOp::ToGuest { gref, len, .. } => (gref, len, true),
-        };
+        let CopyOp {
+            gref,
+            len,
+            offset,
+            at,
+            ..
+        } = op;
+        let ours = at..at + usize::from(len);
+        let writes = op.direction == Direction::ToGuest;
         // An operation without bytes succeeds without a look at the reference.
         if len == 0 {
             return GrantStatus::OKAY;
@@ -270,23 +275,10 @@ impl SimGrants {
         let Some(entries) = entries else {
             return GrantStatus::BAD_DOMAIN;
         };
-        entries.access(gref, self.domain, writes, |page| match op {
-            CopyOp::FromGuest {
-                offset, at, len, ..
-            } => page.read(
-                usize::from(offset),
-                batch.bytes_mut(at..at + usize::from(len)),
-            ),
-            CopyOp::ToGuest {
-                offset, at, len, ..
-            } => page.write(usize::from(offset), batch.bytes(at..at + usize::from(len))),
+        entries.access(gref, self.domain, writes, |page| match op.direction {
+            Direction::FromGuest => page.read(offset.into(), batch.bytes_mut(ours)),
+            Direction::ToGuest => page.write(offset.into(), batch.bytes(ours)),
         })
-    }
-}
-
-const fn guest_of(op: CopyOp) -> DomId {
-    match op {
-        CopyOp::FromGuest { dom, .. } | CopyOp::ToGuest { dom, .. } => dom,
     }
 }
 
@@ -317,9 +309,9 @@ impl Grants for SimGrants {
         let domains = read(&self.tables.domains);
         let mut index = 0;
         // A run of operations on one guest's pages, as a rule the whole batch, costs one look-up.
-        while let Some(guest) = batch.op(index).map(guest_of) {
+        while let Some(guest) = batch.op(index).map(|op| op.dom) {
             let entries = domains.get(&guest).map(|table| read(&table.entries));
-            while let Some(op) = batch.op(index).filter(|op| guest_of(*op) == guest) {
+            while let Some(op) = batch.op(index).filter(|op| op.dom == guest) {
                 let status = self.copy_one(batch, op, entries.as_deref());
                 batch.set_status(index, status);
                 index += 1;

@@ -175,11 +175,11 @@ impl ControlRing {
         bench: &mut Workbench<G>,
     ) -> Result<Decision, Fault> {
         bench.batch.clear();
-        let op = bench
+        bench
             .batch
             .from_guest(self.guest, fetch.gref, 0, fetch.bytes, 0)?;
         bench.copy();
-        if !bench.batch.status(op).is_ok() {
+        if !bench.batch.all_ok(0..1) {
             return Ok(Decision::Reply(Reply::INVALID));
         }
         let copy = bench.batch.bytes(0..usize::from(fetch.bytes));
@@ -245,9 +245,9 @@ impl ControlRing {
         bench.batch.clear();
         // Lossless: a list fits into a page.
         let len = u16::try_from(len).unwrap_or_default();
-        let op = bench.batch.to_guest(0, len, self.guest, list, 0)?;
+        bench.batch.to_guest(0, len, self.guest, list, 0)?;
         bench.copy();
-        Ok(bench.batch.status(op).is_ok())
+        Ok(bench.batch.all_ok(0..1))
     }
 
     fn respond(&mut self, request: CtrlRequest, reply: Reply) -> Result<(), Fault> {

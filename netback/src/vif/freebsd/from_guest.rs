@@ -187,3 +187,32 @@ fn segments_are_described_to_the_host() {
     assert_eq!(rig.out(), Some((header, frame)));
     assert_eq!(rig.answers(), [0, 1]);
 }
+
+/// Not one of FreeBSD's. The pieces cross pages of ours, so that a copy takes two operations, and the wrong slot may be
+/// blamed.
+#[test]
+fn a_copy_that_fails_is_told_in_its_own_slot() {
+    for bad in 0..4 {
+        let mut rig = Rig::new();
+        for (at, len) in [1000, 3000, 3000, 3000].into_iter().enumerate() {
+            let gref = if at == bad { 9_999 } else { rig.gref(at) };
+            let (more, size) = match at {
+                0 => (MORE_DATA, 10_000),
+                3 => (0, len),
+                _ => (MORE_DATA, len),
+            };
+            let request = FrontTxRequest {
+                gref,
+                offset: 0,
+                flags: more,
+                id: u16::try_from(at).unwrap(),
+                size,
+            };
+            rig.tx.push(FrontTxSlot::Request(request)).unwrap();
+        }
+        rig.turn();
+        let expected: Vec<i16> = (0..4).map(|at| if at == bad { -1 } else { 0 }).collect();
+        assert_eq!(rig.answers(), expected);
+        assert_eq!(rig.out(), None);
+    }
+}

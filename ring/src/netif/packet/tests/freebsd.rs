@@ -7,7 +7,7 @@
 
 use super::*;
 use crate::back::BackRing;
-use crate::copy::{CopyBatch, CopyOp};
+use crate::copy::{CopyBatch, CopyOp, Direction};
 use crate::front::{FrontExtra, FrontRing, FrontTx, FrontTxRequest, FrontTxSlot};
 use crate::ids::DomId;
 use crate::netif::TxRing;
@@ -291,7 +291,8 @@ mod txpkt2gnttab {
     }
 
     fn copy(gref: u32, len: u16, at: usize) -> CopyOp {
-        CopyOp::FromGuest {
+        CopyOp {
+            direction: Direction::FromGuest,
             dom: GUEST,
             gref: GrantRef::new(gref),
             offset: 16,

@@ -35,4 +35,4 @@ pub use monitor::LinkMonitor;
 pub use run::{ScriptProgress, ScriptRun};
 pub use script::{ScriptExit, ScriptState};
 pub use steering::Steering;
-pub use tap::{Tap, TapError, TapOffload, TapOptions, TapWriter};
+pub use tap::{Tap, TapError, TapOffload, TapOptions, TapWriter, WriterLost};

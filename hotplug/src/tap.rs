@@ -20,7 +20,7 @@ use crate::steering::Steering;
 use crate::sys::ifreq::IfReq;
 use crate::sys::tun;
 
-pub use writer::TapWriter;
+pub use writer::{TapWriter, WriterLost};
 
 /// Length of the virtio_net_hdr before each frame (`virtio_net_hdr_v1`, virtio 1.0 section 5.1.6: with num_buffers).
 pub const VNET_HDR_LEN: usize = 12;

@@ -1,20 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Writes a burst of frames to a tap with one system call, where the kernel can do that (io_uring).
+//! Writes a burst of frames to a tap as a unit: with one system call, where the kernel can do that (io_uring), and
+//! without leaving the processor, where the thread may keep it.
 //!
-//! It is not the system calls alone that are saved. A frame that is written wakes whoever waits for it, who may take
-//! the processor at the end of the call: with a call for each frame, that is a switch there and back for each frame.
+//! It is not the system calls alone that are saved. A frame that is written wakes whoever waits for it, who takes the
+//! processor in the midst of the burst: that is a switch there and back for each frame, and a receiver that answers
+//! each of them by itself. After a burst that nobody interrupted it finds all of them, as it would behind a driver in
+//! the kernel.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use super::Tap;
+use crate::sys::sched::Processor;
 use crate::sys::uring::Ring;
 
-/// A worker's means to write frames. One serves any number of taps.
+/// A worker's means to write frames. One serves any number of taps, on the thread that it was made on.
 #[derive(Debug)]
 pub struct TapWriter {
     /// `None` where io_uring is not to be had, and after it failed: then each frame takes a call.
     ring: Option<Ring>,
+    /// `None` where the thread may not keep the processor, or has no need to ask.
+    processor: Option<Processor>,
+}
+
+/// What a writer has to do without from now on. The frames are written all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterLost {
+    /// Each frame takes a call.
+    #[error("io_uring failed; from now on each frame to a tap takes a call: {0}")]
+    Calls(#[source] io::Error),
+    /// The thread stays at the priority that it has, and others may interrupt a burst.
+    #[error("a worker's priority cannot be changed any more: {0}")]
+    Processor(#[source] io::Error),
 }
 
 impl TapWriter {
@@ -24,13 +41,28 @@ impl TapWriter {
     pub fn new(burst: u32) -> Self {
         Self {
             ring: Ring::new(burst).ok(),
+            processor: None,
         }
     }
 
     /// Writes each frame with a call of its own, as where there is no io_uring.
     #[must_use]
     pub const fn one_by_one() -> Self {
-        Self { ring: None }
+        Self {
+            ring: None,
+            processor: None,
+        }
+    }
+
+    /// From now on no other thread of ordinary priority interrupts a burst on the calling thread, which is to be the
+    /// only one that writes.
+    ///
+    /// # Errors
+    ///
+    /// The thread may not change its priority; all is as it was.
+    pub fn keep_processor(&mut self) -> io::Result<()> {
+        self.processor = Processor::of_this_thread()?;
+        Ok(())
     }
 
     /// Whether a burst takes one call.
@@ -44,16 +76,34 @@ impl TapWriter {
     ///
     /// # Errors
     ///
-    /// io_uring failed, once and for all: `done` has been told of every frame, and from now on each takes a call.
+    /// [`WriterLost`], once for each: `done` has been told of every frame nevertheless.
     pub fn write(
         &mut self,
         tap: &Tap,
         frames: &[&[u8]],
+        done: impl FnMut(usize, io::Result<usize>),
+    ) -> Result<(), WriterLost> {
+        if !is_interrupted(frames) {
+            return self.write_all(tap, frames, done);
+        }
+        let kept = self.processor.as_ref().map_or(Ok(()), Processor::keep);
+        let written = self.write_all(tap, frames, done);
+        let released = self.processor.as_ref().map_or(Ok(()), Processor::release);
+        if let Err(error) = kept.and(released) {
+            self.processor = None;
+            return Err(WriterLost::Processor(error));
+        }
+        written
+    }
+
+    fn write_all(
+        &mut self,
+        tap: &Tap,
+        frames: &[&[u8]],
         mut done: impl FnMut(usize, io::Result<usize>),
-    ) -> io::Result<()> {
+    ) -> Result<(), WriterLost> {
         let mut at = 0;
         let mut outcome = Ok(());
-        // One frame is no burst.
         while let (Some(ring), [_, _, ..]) = (&mut self.ring, frames.get(at..).unwrap_or_default())
         {
             let end = frames.len().min(at + ring.room());
@@ -73,7 +123,7 @@ impl TapWriter {
                     );
                 }
                 at = end;
-                outcome = Err(error);
+                outcome = Err(WriterLost::Calls(error));
             }
         }
         for (position, frame) in frames.iter().enumerate().skip(at) {
@@ -82,6 +132,15 @@ impl TapWriter {
         outcome
     }
 }
+
+/// Whether others could come between these frames. The kernel lets them in while it looks for the pages of a frame; a
+/// short one takes none.
+fn is_interrupted(frames: &[&[u8]]) -> bool {
+    frames.len() > 1 && frames.iter().any(|frame| frame.len() > SHORT)
+}
+
+/// The longest frame, in bytes, that the kernel's tun driver puts in one piece of a page that it has at hand.
+const SHORT: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -105,11 +164,14 @@ mod tests {
 
     fn writers() -> [TapWriter; 3] {
         // Ten frames are more than a burst of 4, and fewer than one of 64.
-        [
+        let mut writers = [
             TapWriter::one_by_one(),
             TapWriter::new(4),
             TapWriter::new(64),
-        ]
+        ];
+        // Who may not does without.
+        let _ = writers[2].keep_processor();
+        writers
     }
 
     #[test]

@@ -315,7 +315,7 @@ fn deliver<G>(
         Err(error) => counters.dropped(refusal(&error)),
     });
     if let Err(error) = written {
-        tracing::error!(%error, "io_uring failed; from now on each frame to a tap takes a call");
+        tracing::error!(%error, "a worker's bursts cost more from now on");
     }
     !frames.is_empty()
 }

@@ -133,12 +133,15 @@ impl<G: Grants> Workbench<G> {
     /// [`SysError`] when there is no memory for the buffers.
     pub fn new(grants: G, own: DomId) -> Result<Self, SysError> {
         let batch = grants.batch(own, BATCH_OPS, BATCH_BYTES)?;
-        let writer = TapWriter::new(WRITES);
+        let mut writer = TapWriter::new(WRITES);
         if let Some(error) = batch.refusal() {
             tracing::info!(%error, "a worker's buffers are not granted to this domain itself: its copies cost more");
         }
         if !writer.is_batched() {
             tracing::info!("a worker has no io_uring: each frame to a tap takes a call");
+        }
+        if let Err(error) = writer.keep_processor() {
+            tracing::info!(%error, "a worker's priority cannot be raised for a burst: receivers interrupt it");
         }
         Ok(Self {
             batch,

@@ -153,7 +153,11 @@ impl GuestTx {
             let rest = slots.get(*next..taken).unwrap_or_default();
             let packet = netif::next_packet(rest, &self.limits)?;
             let size = packet.size as usize;
-            let head = head_of(packet.fragments(rest).map(|fragment| fragment.len));
+            // Of no concern to a frame within one page.
+            let head = match size > PAGE_SIZE {
+                true => head_of(packet.fragments(rest).map(|fragment| fragment.len)),
+                false => 0,
+            };
             let copies = batch.capacity() - batch.len();
             let full = packet.slots * CopyBatch::OPS_PER_COPY > copies;
             let Some(frame) = cursor.place(size, head).filter(|_| !full) else {

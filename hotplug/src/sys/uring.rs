@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use io_uring::{IoUring, opcode, types};
 
@@ -59,7 +60,8 @@ impl Ring {
         }
         while waiting > 0 {
             waiting = waiting.saturating_sub(self.reap(&mut done));
-            std::thread::yield_now();
+            // Sleeps: to yield would not let another thread run while this one keeps the processor.
+            std::thread::sleep(PAUSE);
         }
         submitted
     }
@@ -115,6 +117,8 @@ impl Ring {
     }
 }
 
+/// Between two looks whether the kernel has called off what it had taken.
+const PAUSE: Duration = Duration::from_micros(50);
 /// Marks the end of a calling off: no write has this position.
 const CANCEL: u64 = u64::MAX;
 

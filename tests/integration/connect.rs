@@ -5,11 +5,8 @@ use netback::demo::guest::options::FrontendOptions;
 use netback::demo::sim::Census;
 use netback_tests::World;
 use netback_tests::alone::{Rounds, alone, descriptors, threads};
+use netback_tests::raw::linux;
 use netback_tests::world::until;
-
-fn linux() -> FrontendOptions {
-    FrontendOptions::default()
-}
 
 /// Attach, use, detach; nothing is left. Returns the world's last word about the guest's frontend.
 fn life(options: FrontendOptions) -> netback::demo::guest::queue::FrontStats {
@@ -18,9 +15,7 @@ fn life(options: FrontendOptions) -> netback::demo::guest::queue::FrontStats {
     guest.exercise();
     guest.assert_well_served();
     let stats = guest.stats();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
     stats
 }
 
@@ -218,8 +213,7 @@ fn no_descriptor_or_thread_is_left() {
         for _ in 0..4 {
             let guest = world.guest(1, linux());
             guest.exercise();
-            world.detach(&guest.vif);
-            guest.stop().unwrap();
+            world.remove(guest);
             until("the life has ended", || {
                 world.machine.hypervisor().census() == Census::default()
             });

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
 use netback_tests::alone::{Rounds, alone, descriptors, resident};
+use netback_tests::raw::{assert_no_violation, drain, linux};
 use netback_tests::world::until;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use xen_ring::Page;
 use xen_ring::front::FrontTxSlot;
 
-use crate::hood::{flood, force_away, linux, neighbourhood};
+use crate::hood::{flood, neighbourhood};
 
 const MORE_DATA: u16 = 4;
 const EXTRA_INFO: u16 = 8;
@@ -31,19 +32,11 @@ fn rx_pages_that_are_not_granted_any_more() {
             // The host's own (IPv6) that came before the pages were taken back are shorter.
             assert!(frame.bytes.len() < FLOODED, "{frame:?}");
         }
-        let rx = hood.world.vif_status(&vif).unwrap().rx;
-        rx.drops.get("grant-copy").copied().unwrap_or_default() > 0
-            && netfront.stats().rx_errors > 0
+        hood.world.rx_dropped(&vif, "grant-copy") > 0 && netfront.stats().rx_errors > 0
     });
     assert_eq!(hood.world.backend_state(&vif).as_deref(), Some("4"));
-    assert_eq!(
-        netfront.stats().violations.count,
-        0,
-        "{:?}",
-        netfront.stats()
-    );
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    assert_no_violation(&netfront);
+    hood.finish_raw(&vif, netfront);
 }
 
 /// A guest that offers no buffers holds up no host memory beyond the tap's queue (XSA-392).
@@ -69,8 +62,7 @@ fn a_guest_that_never_receives() {
         );
         assert_eq!(hood.world.vif_status(&vif).unwrap().rx.packets, 0);
         hood.assert_unharmed();
-        force_away(&hood.world, &vif, netfront);
-        hood.finish();
+        hood.finish_raw(&vif, netfront);
     });
 }
 
@@ -85,24 +77,18 @@ fn a_guest_that_offers_one_buffer_at_a_time() {
             ..linux()
         },
     );
-    let received = |netfront: &mut Netfront| {
-        while netfront.receive().is_some() {}
-        netfront.flush();
-        netfront.stats().rx_frames
-    };
     // The host drops what it sends before it has seen the carrier. Then nothing may be lost.
     until("the first frame comes", || {
         flood(1, 1, 1_000);
-        received(&mut netfront) > 0
+        drain(&mut netfront) > 0
     });
-    let before = received(&mut netfront);
+    let before = drain(&mut netfront);
     flood(1, 50, 1_000);
     until("frames come one by one", || {
-        received(&mut netfront) >= before + 50
+        drain(&mut netfront) >= before + 50
     });
-    assert_eq!(netfront.stats().violations.count, 0);
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    assert_no_violation(&netfront);
+    hood.finish_raw(&vif, netfront);
 }
 
 /// Events without end and without reason.
@@ -123,8 +109,7 @@ fn a_storm_of_events() {
         storm.join().unwrap()
     });
     assert_eq!(hood.world.error(&vif), None);
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }
 
 fn netfront_kick_many(netfront: &Netfront) {
@@ -171,7 +156,7 @@ fn rings_that_change_all_the_time() {
             }
         }
         hood.assert_unharmed();
-        force_away(&hood.world, &vif, netfront);
+        hood.world.force_away(&vif, netfront);
     }
     hood.finish();
 }
@@ -230,7 +215,7 @@ fn any_slots_at_all() {
                 prop_assert!(hood.neighbour.try_ping().is_ok());
             }
             prop_assert!(world.machine.daemon_runs());
-            force_away(world, &vif, netfront);
+            world.force_away(&vif, netfront);
             Ok(())
         })
         .unwrap();
@@ -253,7 +238,7 @@ fn liars_leave_no_descriptors() {
                 .lie_req_prod(next.wrapping_sub(9));
             netfront.kick();
             hood.assert_closed(&vif, "req_prod");
-            force_away(&hood.world, &vif, netfront);
+            hood.world.force_away(&vif, netfront);
             until("the tap is gone", || hood.world.interfaces().len() == 1);
             kept.none_is_left();
         }

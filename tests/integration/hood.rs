@@ -5,14 +5,11 @@ use std::net::UdpSocket;
 
 use netback::config::Config;
 use netback::demo::guest::netfront::Netfront;
-use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
-use netback_tests::world::{PATIENCE, guest_ip, until};
+use netback_tests::host::add_neighbour;
+use netback_tests::raw::{assert_no_violation, drain, linux};
+use netback_tests::world::{guest_ip, until};
 use netback_tests::{TestGuest, World};
-
-pub(crate) fn linux() -> FrontendOptions {
-    FrontendOptions::default()
-}
 
 /// One honest guest (domain 100) and the world that it shares with liars. One worker serves them all.
 pub(crate) struct Neighbourhood {
@@ -60,29 +57,17 @@ impl Neighbourhood {
         assert_eq!(self.world.vif_status(vif).unwrap().reason, Some(error));
     }
 
+    /// Takes the liar away, and ends the world.
+    pub(crate) fn finish_raw(self, vif: &VifSpec, netfront: Netfront) {
+        self.world.force_away(vif, netfront);
+        self.finish();
+    }
+
     pub(crate) fn finish(self) {
         self.assert_unharmed();
-        self.world.detach(&self.neighbour.vif);
-        self.neighbour.stop().unwrap();
+        self.world.remove(self.neighbour);
         self.world.finish_empty();
     }
-}
-
-/// Takes a liar's vif away, in whatever state it is, as libxl does when a guest does not cooperate.
-pub(crate) fn force_away(world: &World, vif: &VifSpec, netfront: Netfront) {
-    drop(netfront);
-    let toolstack = world.toolstack();
-    toolstack.begin_detach(vif).unwrap();
-    let frontend = vif.frontend_dir();
-    world
-        .machine
-        .xenstored()
-        .with(move |store| store.rm(&frontend))
-        .unwrap();
-    toolstack
-        .wait_state(vif, xenbus::XenbusState::Closed, PATIENCE)
-        .unwrap();
-    toolstack.remove_vif(vif).unwrap();
 }
 
 /// Waits until what is sent to domain `dom` arrives in its frontend: the host drops what it sends before it has taken
@@ -91,33 +76,14 @@ pub(crate) fn reach(netfront: &mut Netfront, dom: u16) {
     let before = netfront.stats().rx_frames;
     until("frames arrive", || {
         flood(dom, 1, 200);
-        while netfront.receive().is_some() {}
-        netfront.flush();
-        netfront.stats().rx_frames > before
+        drain(netfront) > before
     });
-    assert_eq!(netfront.stats().violations.count, 0);
+    assert_no_violation(netfront);
 }
 
 /// Sends so many datagrams towards a guest that need not be there: its address is entered by hand.
 pub(crate) fn flood(dom: u16, datagrams: usize, bytes: usize) {
-    let ip = guest_ip(dom).to_string();
-    let tap = format!("vif{dom}.0");
-    let args = [
-        "neigh",
-        "replace",
-        &ip,
-        "lladdr",
-        "00:16:3e:00:00:01",
-        "dev",
-        &tap,
-    ];
-    assert!(
-        std::process::Command::new("ip")
-            .args(args)
-            .status()
-            .unwrap()
-            .success()
-    );
+    add_neighbour(guest_ip(dom), &format!("vif{dom}.0"));
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     let payload = vec![0; bytes];
     for _ in 0..datagrams {

@@ -5,12 +5,11 @@
 use netback::demo::guest::checksum::Checksum;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::queue::TxQueue;
-use netback::demo::toolstack::VifSpec;
-use netback_tests::World;
-use netback_tests::world::{PATIENCE, until};
+use netback_tests::raw::{assert_no_violation, linux, reload};
+use netback_tests::world::until;
 use xen_ring::front::{FrontExtra, FrontTxRequest, FrontTxSlot};
 
-use crate::hood::{force_away, linux, neighbourhood};
+use crate::hood::neighbourhood;
 
 const MORE_DATA: u16 = 4;
 const EXTRA_INFO: u16 = 8;
@@ -25,17 +24,15 @@ fn fatal(text: &str, lie: impl FnOnce(&mut TxQueue)) {
     hood.assert_closed(&vif, text);
     hood.assert_unharmed();
 
-    netfront.close(PATIENCE).unwrap();
-    netfront.open(PATIENCE).unwrap();
-    until("the error is forgiven", || hood.world.error(&vif).is_none());
+    reload(&mut netfront);
+    hood.world.wait_forgiven(&vif);
     netfront.send(&[0xff; 60], Checksum::Complete).unwrap();
     netfront.flush();
     until("the honest frame is taken", || {
         netfront.flush();
         netfront.stats().tx_okay >= 1
     });
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }
 
 /// A good request for `size` bytes in the page of `id`.
@@ -219,25 +216,21 @@ fn a_multicast_request_that_says_nonsense_of_its_data() {
         (0, 0, 0)
     );
     assert_eq!((status.multicast_addresses, status.reason), (Some(0), None));
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }
 
 /// Indices that are out of bounds before the backend has ever looked at them.
 #[test]
 fn a_ring_that_is_broken_from_the_beginning() {
     let mut hood = neighbourhood();
-    let vif = hood.world.create(1);
-    hood.world.wait_init(&vif);
-    hood.world.run_script(&vif);
+    let vif = hood.world.attach(1);
     hood.world.machine.stop_daemon().unwrap();
     let mut netfront = hood.world.frontend(&vif, linux());
     netfront.publish().unwrap();
     netfront.rx_queue().unwrap().ring().lie_req_prod(4_711);
     hood.world.machine.start_daemon().unwrap();
     hood.assert_closed(&vif, "4711");
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }
 
 #[test]
@@ -249,8 +242,7 @@ fn an_rx_ring_that_overflows() {
     ring.lie_req_prod(next.wrapping_add(1_000));
     netfront.kick();
     hood.assert_closed(&vif, "req_prod");
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }
 
 /// Harmless nonsense: answered with an error, slot by slot, and the vif goes on.
@@ -286,15 +278,10 @@ fn what_is_only_dropped() {
         let stats = netfront.stats();
         stats.tx_error + stats.tx_dropped + stats.tx_okay == 5
     });
-    assert_eq!(
-        netfront.stats().violations.count,
-        0,
-        "{:?}",
-        netfront.stats()
-    );
+    assert_no_violation(&netfront);
     assert_eq!(netfront.stats().tx_okay, 0);
-    let drops = world_drops(&hood.world, &vif);
-    assert_eq!(drops, 4, "four packets");
+    let dropped = hood.world.vif_status(&vif).unwrap().tx.dropped();
+    assert_eq!(dropped, 4, "four packets");
     assert_eq!(hood.world.error(&vif), None);
 
     netfront.send(&[0xff; 60], Checksum::Complete).unwrap();
@@ -303,21 +290,14 @@ fn what_is_only_dropped() {
         netfront.flush();
         netfront.stats().tx_okay == 1
     });
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
-}
-
-fn world_drops(world: &World, vif: &VifSpec) -> u64 {
-    world.vif_status(vif).unwrap().tx.dropped()
+    hood.finish_raw(&vif, netfront);
 }
 
 /// Numbers of the liar's own choosing do not reach the neighbour's pages or ports.
 #[test]
 fn numbers_of_another_guest() {
     let hood = neighbourhood();
-    let vif = hood.world.create(1);
-    hood.world.wait_init(&vif);
-    hood.world.run_script(&vif);
+    let vif = hood.world.attach(1);
     // The neighbour's rings and ports have these very numbers; in domain 1 they are something else, or nothing.
     let overrides = [
         ("tx-ring-ref", "8"),
@@ -343,6 +323,5 @@ fn numbers_of_another_guest() {
         netfront.kick();
     }
     hood.assert_unharmed();
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }

@@ -8,15 +8,11 @@ use std::time::Duration;
 
 use netback::config::{Config, Runner};
 use netback::demo::guest::netfront::Phase;
-use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
-use netback_tests::World;
-use netback_tests::world::{PATIENCE, host_ip, until};
+use netback_tests::raw::linux;
+use netback_tests::world::{host_ip, until};
+use netback_tests::{World, host};
 use xenbus::Xs;
-
-fn linux() -> FrontendOptions {
-    FrontendOptions::default()
-}
 
 #[test]
 fn connected_is_withheld_until_the_script_says_so() {
@@ -24,11 +20,7 @@ fn connected_is_withheld_until_the_script_says_so() {
     let vif = world.create(1);
     world.wait_init(&vif);
     let guest = world.boot(vif.clone(), 1500, linux());
-    until("only the script is waited for", || {
-        world
-            .vif_status(&vif)
-            .is_some_and(|status| status.state == "await-hotplug")
-    });
+    world.wait_status(&vif, "await-hotplug");
     let status = world.vif_status(&vif).unwrap();
     assert!(status.reason.unwrap().contains("hotplug"));
     assert_eq!(status.script.as_deref(), Some("/bin/true"));
@@ -44,9 +36,7 @@ fn connected_is_withheld_until_the_script_says_so() {
     world.run_script(&vif);
     guest.wait_connected();
     guest.exercise();
-    world.detach(&vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
 }
 
 #[test]
@@ -66,12 +56,8 @@ fn a_script_that_fails_is_reported_and_may_be_run_again() {
         .unwrap();
     world.toolstack().set_hotplug_status(&vif, "error").unwrap();
     let guest = world.boot(vif.clone(), 1500, linux());
-    until("the error is reported", || world.error(&vif).is_some());
-    assert!(
-        world.error(&vif).unwrap().contains("xenbr7"),
-        "{:?}",
-        world.error(&vif)
-    );
+    let error = world.wait_error(&vif);
+    assert!(error.contains("xenbr7"), "{error:?}");
     assert!(
         world
             .vif_status(&vif)
@@ -92,7 +78,7 @@ fn a_script_that_fails_is_reported_and_may_be_run_again() {
     neighbour.exercise();
     world.run_script(&vif);
     guest.wait_connected();
-    until("the error is cleared", || world.error(&vif).is_none());
+    world.wait_forgiven(&vif);
     guest.exercise();
 }
 
@@ -161,24 +147,16 @@ fn the_daemon_runs_the_script_once_in_and_once_out() {
         );
     }
     // This script has no xenstore-write, so its part is done here.
-    world.wait_init(&vif);
-    world.run_script(&vif);
-    let guest = world.boot(vif.clone(), 1500, linux());
-    guest.wait_connected();
+    world.plug(&vif);
+    let guest = world.boot_connected(vif.clone(), linux());
     guest.exercise();
-    guest
-        .with(|netfront| {
-            netfront.close(PATIENCE)?;
-            netfront.open(PATIENCE)
-        })
-        .unwrap();
+    guest.reload();
     assert_eq!(
         (script.runs("online"), script.runs("offline")),
         (1, 0),
         "a reload runs no script"
     );
-    world.detach(&vif);
-    guest.stop().unwrap();
+    world.remove(guest);
     script.wait_ended(2);
     assert_eq!((script.runs("online"), script.runs("offline")), (1, 1));
     world.finish_empty();
@@ -189,12 +167,9 @@ fn the_toolstacks_scripts_are_left_to_it() {
     let world = World::new();
     let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
     let vif = with_script(&world, 1, &script.path);
-    world.wait_init(&vif);
-    world.run_script(&vif);
-    let guest = world.boot(vif, 1500, linux());
-    guest.wait_connected();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
+    world.remove(guest);
     assert_eq!(script.log(), "");
     world.finish_empty();
 }
@@ -208,8 +183,7 @@ fn a_script_that_exits_with_an_error() {
         "echo no such bridge >&2; exit 3",
     );
     let vif = with_script(&world, 1, &script.path);
-    until("the failure is reported", || world.error(&vif).is_some());
-    let error = world.error(&vif).unwrap();
+    let error = world.wait_error(&vif);
     assert!(
         error.contains("vif-bad") && error.contains("exit status 3"),
         "{error:?}"
@@ -230,12 +204,8 @@ fn a_script_that_never_ends_is_killed_with_its_children() {
         "[ \"$1\" = offline ] && exit 0\nsleep 1000 & echo $! > \"$0.child\"; wait",
     );
     let vif = with_script(&world, 1, &script.path);
-    until("the timeout is reported", || world.error(&vif).is_some());
-    assert!(
-        world.error(&vif).unwrap().contains("too long"),
-        "{:?}",
-        world.error(&vif)
-    );
+    let error = world.wait_error(&vif);
+    assert!(error.contains("too long"), "{error:?}");
     let child = fs::read_to_string(script.path.with_added_extension("child")).unwrap();
     let proc = format!("/proc/{}/stat", child.trim());
     // Killed; whoever inherits it may not have reaped it yet.
@@ -273,19 +243,13 @@ fn scripts_that_cannot_be_run() {
         .map(|(dom, script, _)| world.create_as(*dom, |vif| vif.script.clone_from(script)))
         .collect();
     for (vif, (.., text)) in vifs.iter().zip(&cases) {
-        until("the failure is reported", || world.error(vif).is_some());
-        assert!(
-            world.error(vif).unwrap().contains(text),
-            "{:?}",
-            world.error(vif)
-        );
+        let error = world.wait_error(vif);
+        assert!(error.contains(text), "{error:?}");
     }
     let good = with_script(&world, 5, &neighbour_script.path);
     neighbour_script.wait_ended(1);
-    world.wait_init(&good);
-    world.run_script(&good);
-    let guest = world.boot(good, 1500, linux());
-    guest.wait_connected();
+    world.plug(&good);
+    let guest = world.boot_connected(good, linux());
     guest.exercise();
 }
 
@@ -295,15 +259,12 @@ fn a_restarted_daemon_does_not_run_the_script_again() {
     let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
     let vif = with_script(&world, 1, &script.path);
     script.wait_ended(1);
-    world.wait_init(&vif);
-    world.run_script(&vif);
-    let guest = world.boot(vif, 1500, linux());
-    guest.wait_connected();
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
     world.restart_daemon();
     guest.exercise();
     assert_eq!(script.runs("online"), 1);
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
+    world.remove(guest);
     script.wait_ended(2);
     assert_eq!((script.runs("online"), script.runs("offline")), (1, 1));
     world.finish_empty();
@@ -316,25 +277,15 @@ fn a_tap_that_is_renamed() {
     let vif = world.create(1);
     world.wait_init(&vif);
     // Of this thread, so in its namespace.
-    let ip = ["link", "set", "vif1.0", "name", "uplink0"];
-    assert!(
-        std::process::Command::new("ip")
-            .args(ip)
-            .status()
-            .unwrap()
-            .success()
-    );
+    host::ip("link set vif1.0 name uplink0");
     hotplug::link::add_ipv4("uplink0", host_ip(1), 24).unwrap();
     hotplug::link::set_up("uplink0").unwrap();
     world
         .toolstack()
         .set_hotplug_status(&vif, "connected")
         .unwrap();
-    let guest = world.boot(vif, 1500, linux());
-    guest.wait_connected();
+    let guest = world.boot_connected(vif, linux());
     guest.exercise();
     assert_eq!(world.vif_status(&guest.vif).unwrap().vif, "uplink0");
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
 }

@@ -11,10 +11,11 @@ use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
 use netback::vif::Rate;
 use netback_tests::World;
-use netback_tests::world::{PATIENCE, until};
+use netback_tests::raw::{assert_no_violation, drain, linux, reload};
+use netback_tests::world::until;
 use xenbus::Xs;
 
-use crate::hood::{flood, force_away, linux, neighbourhood, reach};
+use crate::hood::{flood, neighbourhood, reach};
 
 /// Bytes that pass at once whatever the rate is.
 const BURST: u64 = 131_072;
@@ -49,6 +50,14 @@ fn send(netfront: &mut Netfront, frames: u64) {
     netfront.flush();
 }
 
+fn kick_for_a_while(netfront: &mut Netfront) {
+    for _ in 0..50 {
+        netfront.kick();
+        netfront.flush();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Waits until so many frames have been answered, all well.
 fn wait_answered(netfront: &mut Netfront, frames: u64) {
     until("frames are taken from the ring", || {
@@ -57,7 +66,7 @@ fn wait_answered(netfront: &mut Netfront, frames: u64) {
     });
     let stats = netfront.stats();
     assert_eq!((stats.tx_error, stats.tx_dropped), (0, 0), "{stats:?}");
-    assert_eq!(stats.violations.count, 0, "{stats:?}");
+    assert_no_violation(netfront);
 }
 
 /// Waits until so many frames have gone out, no more: the guest has its answers before.
@@ -70,10 +79,8 @@ fn wait_delivered(world: &World, vif: &VifSpec, frames: u64) {
 /// A connected frontend whose vif has a rate from the beginning.
 fn raw_with_rate(world: &World, dom: u16, rate: &str) -> (VifSpec, Netfront) {
     let vif = world.create_as(dom, with_rate(rate));
-    world.wait_init(&vif);
-    world.run_script(&vif);
-    let mut netfront = world.frontend(&vif, linux());
-    netfront.connect(PATIENCE).unwrap();
+    world.plug(&vif);
+    let netfront = world.connect(&vif, linux());
     (vif, netfront)
 }
 
@@ -85,11 +92,7 @@ fn what_is_beyond_the_rate_waits_in_the_ring() {
     let at_once = BURST.div_ceil(1_000);
     wait_answered(&mut netfront, at_once);
     // Signals change nothing about it.
-    for _ in 0..50 {
-        netfront.kick();
-        netfront.flush();
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    kick_for_a_while(&mut netfront);
     let taken = netfront.stats().tx_okay;
     assert!((at_once..=at_once + 1).contains(&taken), "{taken}");
     let status = world.vif_status(&vif).unwrap();
@@ -100,8 +103,7 @@ fn what_is_beyond_the_rate_waits_in_the_ring() {
     remove_rate(&world, &vif);
     wait_answered(&mut netfront, 250);
     wait_delivered(&world, &vif, 250);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 /// The rate is the vif's, and a change of it reaches every queue.
@@ -109,14 +111,12 @@ fn what_is_beyond_the_rate_waits_in_the_ring() {
 fn one_rate_for_all_queues() {
     let world = World::smp();
     let vif = world.create_as(1, with_rate(CRAWL));
-    world.wait_init(&vif);
-    world.run_script(&vif);
+    world.plug(&vif);
     let options = FrontendOptions {
         queues: 4,
         ..linux()
     };
-    let mut netfront = world.frontend(&vif, options);
-    netfront.connect(PATIENCE).unwrap();
+    let mut netfront = world.connect(&vif, options);
     for queue in 0..4 {
         for _ in 0..100 {
             netfront
@@ -127,11 +127,7 @@ fn one_rate_for_all_queues() {
     netfront.flush();
     let at_once = BURST.div_ceil(1_000);
     wait_answered(&mut netfront, at_once);
-    for _ in 0..50 {
-        netfront.kick();
-        netfront.flush();
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    kick_for_a_while(&mut netfront);
     // Queues that look at the same moment see the same credit, for a frame each.
     let taken = netfront.stats().tx_okay;
     assert!((at_once..=at_once + 4).contains(&taken), "{taken}");
@@ -141,8 +137,7 @@ fn one_rate_for_all_queues() {
     let status = world.vif_status(&vif).unwrap();
     let by_queue: Vec<_> = status.by_queue.iter().map(|q| q.tx.packets).collect();
     assert_eq!(by_queue, [100; 4]);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 #[test]
@@ -153,13 +148,8 @@ fn a_limited_guest_still_receives() {
     wait_answered(&mut netfront, BURST.div_ceil(1_000));
     reach(&mut netfront, 1);
     flood(1, 300, 200);
-    until("frames arrive", || {
-        while netfront.receive().is_some() {}
-        netfront.flush();
-        netfront.stats().rx_frames > 300
-    });
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    until("frames arrive", || drain(&mut netfront) > 300);
+    world.finish_raw(&vif, netfront);
 }
 
 /// No event comes to a worker whose guest waits: it has to wake by itself, again and again.
@@ -176,24 +166,19 @@ fn the_rate_is_kept_over_time() {
     // 500 kB less a burst and a frame take 367 ms at least.
     assert!(started.elapsed() >= Duration::from_millis(367));
     assert_eq!(world.vif_status(&vif).unwrap().tx.dropped(), 0);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 #[test]
 fn the_guests_own_stack_gets_along_with_a_limit() {
     let world = World::new();
     let vif = world.create_as(1, with_rate("100000,50000"));
-    world.wait_init(&vif);
-    world.run_script(&vif);
-    let guest = world.boot(vif, 1500, linux());
-    guest.wait_connected();
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
     guest.exercise();
     guest.assert_well_served();
     assert_eq!(world.vif_status(&guest.vif).unwrap().tx.dropped(), 0);
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
 }
 
 #[test]
@@ -220,8 +205,7 @@ fn a_rate_that_changes_is_followed() {
     send(&mut netfront, 200);
     write_rate(&world, &vif, "1000000,50000");
     wait_answered(&mut netfront, 200);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 #[test]
@@ -229,8 +213,7 @@ fn a_rate_outlives_a_reconnection_and_a_restart() {
     let mut world = World::new();
     let (vif, mut netfront) = raw_with_rate(&world, 1, "1000000,50000");
     assert_eq!(shown(&world, &vif), Some(160.0));
-    netfront.close(PATIENCE).unwrap();
-    netfront.open(PATIENCE).unwrap();
+    reload(&mut netfront);
     assert_eq!(shown(&world, &vif), Some(160.0));
     world.restart_daemon();
     until("the new daemon has it too", || {
@@ -240,8 +223,7 @@ fn a_rate_outlives_a_reconnection_and_a_restart() {
     });
     send(&mut netfront, 200);
     wait_answered(&mut netfront, 200);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 /// The node is the toolstack's; whatever it writes there limits nobody by mistake, and harms nobody else.
@@ -281,8 +263,7 @@ fn a_rate_that_makes_no_sense_is_no_limit() {
         "18446744073709551615,18446744073709551615",
     );
     until("it is taken", || shown(&hood.world, &vif) == Some(8.0));
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }
 
 #[test]
@@ -299,10 +280,7 @@ fn what_a_guest_receives_is_limited_too() {
     guest.tcp(600_000);
     // A burst, and one frame of at most 64 KiB that goes into debt.
     assert!(started.elapsed() >= Duration::from_millis(400));
-    guest.assert_well_served();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish_well(guest);
 }
 
 #[test]
@@ -312,8 +290,7 @@ fn what_is_beyond_the_rate_to_the_guest_waits_in_the_tap() {
     });
     let (vif, mut netfront) = world.raw(1, linux());
     let received = |netfront: &mut Netfront| {
-        while netfront.receive().is_some() {}
-        netfront.flush();
+        drain(netfront);
         netfront.stats().rx_bytes
     };
     reach(&mut netfront, 1);
@@ -328,6 +305,5 @@ fn what_is_beyond_the_rate_to_the_guest_waits_in_the_tap() {
         assert!(bytes < BURST + 1_042 + 60, "{bytes}");
     }
     assert!(world.vif_status(&vif).unwrap().rx.drops.is_empty());
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use hotplug::link;
 use netback::demo::guest::checksum::Checksum;
+use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::probe;
 use netback::demo::toolstack::VifSpec;
-use netback_tests::World;
+use netback_tests::raw::linux;
 use netback_tests::world::{guest_ip, until};
+use netback_tests::{World, host};
 use xenbus::Xs;
-
-use crate::hood::{force_away, linux};
 
 fn carrier(world: &World, vif: &VifSpec) -> Option<String> {
     let node = format!("{}/carrier", vif.backend_dir());
@@ -27,22 +27,12 @@ fn wait_carrier(world: &World, vif: &VifSpec, text: &str) {
 
 /// Whether the host sees a carrier on the tap.
 fn tap_has_carrier(vif: &VifSpec) -> bool {
-    let mut ip = std::process::Command::new("ip");
-    let out = ip
-        .args(["-oneline", "link", "show", &vif.tap()])
-        .output()
-        .unwrap();
-    assert!(out.status.success());
-    !String::from_utf8(out.stdout)
-        .unwrap()
-        .contains("NO-CARRIER")
+    host::has_carrier(&vif.tap())
 }
 
 /// How often the tap's carrier has come and gone.
 fn carrier_changes(vif: &VifSpec) -> u64 {
-    let mut ip = std::process::Command::new("ip");
-    let args = ["-json", "-stats", "-stats", "link", "show", &vif.tap()];
-    let out = ip.args(args).output().unwrap();
+    let out = host::ip(&format!("-json -stats -stats link show {}", vif.tap()));
     let links: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     links[0]["stats64"]["tx"]["carrier_changes"]
         .as_u64()
@@ -66,8 +56,7 @@ fn the_guest_learns_that_the_tap_is_down_and_up() {
     );
     world.run_script(&vif);
     wait_carrier(&world, &vif, "1");
-    let guest = world.boot(vif.clone(), 1500, linux());
-    guest.wait_connected();
+    let guest = world.boot_connected(vif.clone(), linux());
     guest.ping();
     assert_eq!(carrier(&world, &vif).as_deref(), Some("1"));
 
@@ -84,9 +73,7 @@ fn the_guest_learns_that_the_tap_is_down_and_up() {
     wait_carrier(&world, &vif, "1");
     assert_eq!(world.vif_status(&vif).unwrap().carrier_reason, None);
     guest.exercise();
-    world.detach(&vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
 }
 
 /// A script may rename the tap.
@@ -94,19 +81,10 @@ fn the_guest_learns_that_the_tap_is_down_and_up() {
 fn a_renamed_tap_is_followed() {
     let world = World::new();
     let guest = world.guest(1, linux());
-    let ip = |args: &[&str]| {
-        assert!(
-            std::process::Command::new("ip")
-                .args(args)
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
-    ip(&["link", "set", "vif1.0", "down"]);
-    ip(&["link", "set", "vif1.0", "name", "web"]);
+    host::ip("link set vif1.0 down");
+    host::ip("link set vif1.0 name web");
     wait_carrier(&world, &guest.vif, "0");
-    ip(&["link", "set", "web", "mtu", "1600", "up"]);
+    host::ip("link set web mtu 1600 up");
     wait_carrier(&world, &guest.vif, "1");
     until("the MTU is told", || {
         let node = format!("{}/mtu", guest.vif.frontend_dir());
@@ -136,7 +114,7 @@ fn the_toolstack_pulls_the_cable_out_and_puts_it_in() {
     }
     netfront.flush();
     until("seven are dropped", || {
-        world.vif_status(&vif).unwrap().tx.drops.get("link-down") == Some(&7)
+        world.tx_dropped(&vif, "link-down") == 7
     });
     until("all are answered", || {
         netfront.flush();
@@ -151,8 +129,16 @@ fn the_toolstack_pulls_the_cable_out_and_puts_it_in() {
     until("it is delivered", || {
         world.vif_status(&vif).unwrap().tx.packets == 1
     });
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
+}
+
+/// The guest writes what is the toolstack's to write, and the daemon takes note.
+fn disconnect(world: &World, vif: &VifSpec, netfront: &Netfront, out: bool) {
+    let value = if out { "1" } else { "0" };
+    netfront.store().set_raw("disconnect", value).unwrap();
+    until("the daemon has taken note", || {
+        world.vif_status(vif).unwrap().carrier == Some(!out)
+    });
 }
 
 /// The node is in the guest's own directory. What follows from it on the host is bounded by time, not by the guest.
@@ -163,39 +149,29 @@ fn a_guest_that_wiggles_the_cable() {
     until("the link has settled", || tap_has_carrier(&vif));
     let (before, start) = (carrier_changes(&vif), Instant::now());
     for n in 0..50 {
-        let out = n % 2 == 0;
-        let value = if out { "1" } else { "0" };
-        netfront.store().set_raw("disconnect", value).unwrap();
-        until("the daemon has taken note", || {
-            world.vif_status(&vif).unwrap().carrier == Some(!out)
-        });
+        disconnect(&world, &vif, &netfront, n % 2 == 0);
     }
-    until("the last word counts", || {
-        tap_has_carrier(&vif) && carrier(&world, &vif).as_deref() == Some("1")
-    });
+    // The last word counts.
+    wait_carrier(&world, &vif, "1");
+    until("the host sees it too", || tap_has_carrier(&vif));
     let changes = carrier_changes(&vif) - before;
     let allowed = 8 + 1 + start.elapsed().as_millis() / 500;
     assert!(u128::from(changes) <= allowed, "{changes} of {allowed}");
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 #[test]
 fn a_cable_that_is_out_before_the_guest_connects() {
     let world = World::new();
-    let vif = world.create(1);
-    world.wait_init(&vif);
-    world.run_script(&vif);
+    let vif = world.attach(1);
     toolstack_writes(&world, &vif, "disconnect", "1");
-    let mut netfront = world.frontend(&vif, linux());
-    netfront.connect(netback_tests::world::PATIENCE).unwrap();
+    let netfront = world.connect(&vif, linux());
     wait_carrier(&world, &vif, "0");
     assert!(!tap_has_carrier(&vif));
     toolstack_writes(&world, &vif, "disconnect", "0");
     wait_carrier(&world, &vif, "1");
     until("the host sees it too", || tap_has_carrier(&vif));
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 #[test]
@@ -211,8 +187,7 @@ fn the_next_daemon_finds_the_cable_as_it_is() {
     wait_carrier(&world, &vif, "1");
     until("the host sees it too", || tap_has_carrier(&vif));
     assert_eq!(world.vif_status(&vif).unwrap().mtu, Some(1_400));
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 #[test]
@@ -256,11 +231,7 @@ fn a_guest_without_sg_gets_a_page_at_most() {
     guest.ping();
     guest.udp(4_096 - 14 - 28);
     assert!(probe::udp_echo(guest_ip(1), 4_096 - 14 - 27, 1).is_err());
-    let rx = world.vif_status(&guest.vif).unwrap().rx;
-    assert!(
-        rx.drops.get("too-large").is_some_and(|count| *count > 0),
-        "{rx:?}"
-    );
+    assert!(world.rx_dropped(&guest.vif, "too-large") > 0);
     assert_eq!(guest.stats().rx_slots_max, 1);
     guest.ping();
     guest.assert_well_served();
@@ -281,6 +252,5 @@ fn a_guest_that_was_told_of_no_mtu_is_told_of_none() {
     link::set_down(&vif.tap()).unwrap();
     wait_carrier(&world, &vif, "0");
     assert_eq!(world.toolstack().read(&node).unwrap(), None);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }

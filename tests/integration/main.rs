@@ -10,8 +10,12 @@
 
 /// From attach to detach: channels, slots, checksums, several guests, nothing left behind.
 mod connect;
-/// What a guest configures while it runs: hashes, static grants.
+/// The ring over which a guest configures what it wants while it runs.
 mod control;
+/// Hashes, and queues chosen by them.
+mod control_hash;
+/// Static grants.
+mod control_static;
 /// Guests that wear the backend out: what they cost is bounded.
 mod endurance;
 /// An honest guest among liars.
@@ -32,6 +36,10 @@ mod matrix;
 mod multicast;
 /// Several queues of one vif.
 mod queues;
+/// Several queues, one of them wrong.
+mod queues_refused;
+/// Several queues and the next daemon.
+mod queues_restart;
 /// Drivers that go and come back.
 mod reconnect;
 /// Daemons and stores that go and come back.

@@ -4,7 +4,7 @@
 
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
-use netback_tests::world::{PATIENCE, until};
+use netback_tests::world::until;
 use xenbus::Xs;
 
 use crate::hood::{Neighbourhood, neighbourhood};
@@ -76,15 +76,13 @@ fn a_mac_that_is_none() {
     let vif = hood
         .world
         .create_as(1, |vif| vif.mac = "00:16:3e:00:00".to_owned());
-    hood.world.wait_init(&vif);
-    hood.world.run_script(&vif);
+    hood.world.plug(&vif);
     let guest = hood
         .world
         .boot(vif.clone(), 1500, FrontendOptions::default());
     assert_refused(&hood, &vif, "00:16:3e:00:00");
     guest.wait_closed();
-    hood.world.detach(&vif);
-    guest.stop().unwrap();
+    hood.world.remove(guest);
     hood.finish();
 }
 
@@ -101,9 +99,7 @@ pub(crate) fn refused_options(
 ) {
     let mut hood = neighbourhood();
     hood.world.vcpus = 16;
-    let vif = hood.world.create(1);
-    hood.world.wait_init(&vif);
-    hood.world.run_script(&vif);
+    let vif = hood.world.attach(1);
     let overrides = overrides
         .iter()
         .map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned)))
@@ -122,20 +118,13 @@ pub(crate) fn refused_options(
     );
 
     guest.wait_closed();
-    guest
-        .with(|netfront| {
-            netfront.options_mut().overrides.clear();
-            netfront.close(PATIENCE)?;
-            netfront.open(PATIENCE)
-        })
-        .unwrap();
+    guest.reload_with(|options| options.overrides.clear());
     guest.exercise();
-    until("the error is cleared", || hood.world.error(&vif).is_none());
+    hood.world.wait_forgiven(&vif);
     until("no reason is left", || {
         hood.world.vif_status(&vif).unwrap().reason.is_none()
     });
-    hood.world.detach(&vif);
-    guest.stop().unwrap();
+    hood.world.remove(guest);
     hood.finish();
 }
 
@@ -238,18 +227,10 @@ fn a_state_that_is_none() {
         assert_refused(&hood, &guest.vif, "state");
         assert!(!hood.world.error(&guest.vif).unwrap().contains('\u{1b}'));
         guest.wait_closed();
-        guest
-            .with(|netfront| {
-                netfront.close(PATIENCE)?;
-                netfront.open(PATIENCE)
-            })
-            .unwrap();
-        until("the error is cleared", || {
-            hood.world.error(&guest.vif).is_none()
-        });
+        guest.reload();
+        hood.world.wait_forgiven(&guest.vif);
     }
-    hood.world.detach(&guest.vif);
-    guest.stop().unwrap();
+    hood.world.remove(guest);
     hood.finish();
 }
 
@@ -296,10 +277,8 @@ fn a_handle_that_comes_late() {
         .unwrap();
     hood.world.wait_tap(&vif);
     hood.world.run_script(&vif);
-    let guest = hood.world.boot(vif, 1500, FrontendOptions::default());
-    guest.wait_connected();
+    let guest = hood.world.boot_connected(vif, FrontendOptions::default());
     guest.exercise();
-    hood.world.detach(&guest.vif);
-    guest.stop().unwrap();
+    hood.world.remove(guest);
     hood.finish();
 }

@@ -78,8 +78,7 @@ fn all_of(queues: u16, split_event_channels: bool) {
             (0, 0),
             "{vif:#?} {case}"
         );
-        world.detach(&guest.vif);
-        guest.stop().unwrap();
+        world.remove(guest);
     }
     world.finish_empty();
 }

@@ -10,9 +10,8 @@ use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::queue::MulticastChange::{self, Add, Del};
 use netback::demo::toolstack::VifSpec;
 use netback_tests::World;
+use netback_tests::raw::{assert_no_violation, linux, reload};
 use netback_tests::world::{PATIENCE, until};
-
-use crate::hood::{force_away, linux};
 
 type Address = [u8; 6];
 
@@ -89,16 +88,9 @@ fn status(world: &World, vif: &VifSpec) -> VifStatus {
     world.vif_status(vif).unwrap()
 }
 
-fn filtered(world: &World, vif: &VifSpec) -> u64 {
-    let drops = status(world, vif).rx.drops;
-    drops.get("not-in-multicast-list").copied().unwrap_or(0)
-}
-
 fn finish(world: World, vif: &VifSpec, netfront: Netfront) {
-    let violations = &netfront.stats().violations;
-    assert_eq!(violations.count, 0, "{:?}", violations.first);
-    force_away(&world, vif, netfront);
-    world.finish_empty();
+    assert_no_violation(&netfront);
+    world.finish_raw(vif, netfront);
 }
 
 fn asks_at_once() -> FrontendOptions {
@@ -134,7 +126,7 @@ fn the_list_is_applied_while_the_guest_wants_it() {
     change(&mut netfront, 0, &[Add(OTHER)]);
     request(&world, &vif, &netfront, "1");
     assert!(!passes(&vif, &mut netfront, MDNS));
-    assert!(filtered(&world, &vif) > 0);
+    assert!(world.rx_dropped(&vif, "not-in-multicast-list") > 0);
     for address in [OTHER, BROADCAST, UNICAST] {
         assert!(passes(&vif, &mut netfront, address), "{address:?}");
     }
@@ -236,8 +228,7 @@ fn after_a_restart_everything_passes_until_the_guest_connects_anew() {
     assert_eq!(now.state, "connected");
     assert!(!now.features.multicast_control, "status tells how it is");
 
-    netfront.close(PATIENCE).unwrap();
-    netfront.open(PATIENCE).unwrap();
+    reload(&mut netfront);
     assert!(!passes(&vif, &mut netfront, OTHER));
     finish(world, &vif, netfront);
 }

@@ -5,13 +5,10 @@ use std::io::Write;
 
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::services::SINK_PORT;
-use netback_tests::World;
+use netback_tests::raw::linux;
 use netback_tests::world::{PATIENCE, until};
+use netback_tests::{TestGuest, World};
 use xenbus::{XenbusState, Xs};
-
-fn linux() -> FrontendOptions {
-    FrontendOptions::default()
-}
 
 #[test]
 fn linux_unloads_and_loads_its_driver() {
@@ -31,10 +28,7 @@ fn linux_unloads_and_loads_its_driver() {
         guest.with(|netfront| netfront.open(PATIENCE)).unwrap();
     }
     guest.exercise();
-    guest.assert_well_served();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish_well(guest);
 }
 
 #[test]
@@ -50,13 +44,7 @@ fn a_driver_comes_back_with_other_choices() {
         },
     ] {
         let expected = options.clone();
-        guest.with(|netfront| netfront.close(PATIENCE)).unwrap();
-        guest
-            .with(move |netfront| {
-                *netfront.options_mut() = options;
-                netfront.open(PATIENCE)
-            })
-            .unwrap();
+        guest.reload_with(|now| *now = options);
         let features = world.vif_status(&guest.vif).unwrap().features;
         assert_eq!(features.sg, expected.sg);
         assert_eq!(features.gso_tcpv4, expected.gso && expected.sg);
@@ -70,9 +58,7 @@ fn a_driver_comes_back_with_other_choices() {
 #[test]
 fn windows_closes_before_it_connects() {
     let world = World::new();
-    let vif = world.create(1);
-    world.wait_init(&vif);
-    world.run_script(&vif);
+    let vif = world.attach(1);
     let guest = world.boot_after(vif, 1500, linux(), |netfront| {
         for _ in 0..3 {
             netfront.close_early(PATIENCE)?;
@@ -105,10 +91,7 @@ fn a_new_kernel_takes_over() {
         guest.with(|netfront| netfront.kexec(PATIENCE)).unwrap();
     }
     guest.exercise();
-    guest.assert_well_served();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish_well(guest);
 }
 
 /// A crashed guest's new kernel that does not walk its old device down: the backend does it.
@@ -127,17 +110,13 @@ fn detach_while_the_driver_has_closed() {
     let world = World::new();
     let guest = world.guest(1, linux());
     guest.with(|netfront| netfront.close(PATIENCE)).unwrap();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
 }
 
 #[test]
 fn detach_before_any_driver() {
     let world = World::new();
-    let vif = world.create(1);
-    world.wait_init(&vif);
-    world.run_script(&vif);
+    let vif = world.attach(1);
     world.detach(&vif);
     world.finish_empty();
 }
@@ -208,42 +187,40 @@ fn replaced_in_one_moment() {
     world.toolstack().create_vif(&vif).unwrap();
     guest.with(|netfront| netfront.vanish());
     guest.stop().unwrap();
-    world.wait_init(&vif);
-    world.run_script(&vif);
-    let guest = world.boot(vif, 1500, linux());
-    guest.wait_connected();
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
     guest.exercise();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
 }
 
-/// A guest that changes its mind faster than anyone can follow ends where its last word says.
+/// A guest changes its mind faster than anyone can follow, and ends in state `last`.
+pub(crate) fn flap(guest: &TestGuest, last: XenbusState) {
+    guest.with(move |netfront| {
+        for _ in 0..60 {
+            for state in [
+                XenbusState::Closing,
+                XenbusState::Connected,
+                XenbusState::Closed,
+                XenbusState::Initialising,
+                last,
+            ] {
+                netfront.store().set_state(state).unwrap();
+            }
+        }
+    });
+}
+
+/// Its last word is what counts.
 #[test]
 fn flapping() {
     let world = World::new();
     let other = world.guest(2, linux());
     let guest = world.guest(1, linux());
-    guest.with(|netfront| {
-        for round in 0..300 {
-            let state = [
-                XenbusState::Closing,
-                XenbusState::Connected,
-                XenbusState::Closed,
-                XenbusState::Initialising,
-                XenbusState::Initialised,
-            ][round % 5];
-            netfront.store().set_state(state).unwrap();
-        }
-    });
+    flap(&guest, XenbusState::Initialised);
     other.ping();
-    guest.with(|netfront| netfront.close(PATIENCE)).unwrap();
-    guest.with(|netfront| netfront.open(PATIENCE)).unwrap();
+    guest.reload();
     guest.exercise();
     other.exercise();
-    for guest in [guest, other] {
-        world.detach(&guest.vif);
-        guest.stop().unwrap();
-    }
-    world.finish_empty();
+    world.remove(guest);
+    world.finish(other);
 }

@@ -7,14 +7,11 @@ use std::time::Duration;
 use netback::control::model::XenstoreStatus;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::services::ECHO_PORT;
-use netback::demo::probe::{self, Bound};
+use netback::demo::probe;
 use netback::demo::{guest::netfront::Phase, pattern};
-use netback_tests::world::{guest_ip, until};
+use netback_tests::raw::linux;
+use netback_tests::world::{PATIENCE, guest_ip, until};
 use netback_tests::{TestGuest, World};
-
-fn linux() -> FrontendOptions {
-    FrontendOptions::default()
-}
 
 #[test]
 fn a_connection_outlives_the_daemon() {
@@ -38,16 +35,10 @@ fn a_connection_outlives_the_daemon() {
     }
     echo(99);
     assert_eq!(guest.phase(), Phase::Connected);
-    until("the new daemon says connected", || {
-        world
-            .vif_status(&guest.vif)
-            .is_some_and(|vif| vif.state == "connected")
-    });
+    world.wait_status(&guest.vif, "connected");
     guest.exercise();
-    assert_eq!(guest.stats().violations.count, 0, "{:?}", guest.stats());
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    guest.assert_no_violation();
+    world.finish(guest);
 }
 
 #[test]
@@ -60,24 +51,18 @@ fn transfers_go_on_through_restarts() {
             ..linux()
         },
     );
-    let bound = Bound {
-        bytes: 64 << 20,
-        time: Duration::from_secs(60),
-    };
-    let down = std::thread::spawn(move || probe::tcp_to_guest(guest_ip(1), bound));
-    let up = std::thread::spawn(move || probe::tcp_from_guest(guest_ip(1), bound));
+    let transfers = guest.start_tcp(64 << 20);
     // Not without end: each costs TCP what was in the tap, and it backs off.
     for _ in 0..6 {
         assert!(
-            !down.is_finished() || !up.is_finished(),
+            !transfers.are_over(),
             "the transfers were over before anything could happen to them"
         );
         world.restart_daemon();
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(down.join().unwrap().unwrap().bytes, bound.bytes);
-    assert!(up.join().unwrap().unwrap().bytes >= bound.bytes);
-    assert_eq!(guest.stats().violations.count, 0, "{:?}", guest.stats());
+    transfers.finish();
+    guest.assert_no_violation();
 }
 
 #[test]
@@ -88,8 +73,7 @@ fn a_guest_that_waits_is_served_by_the_next_daemon() {
     world.restart_daemon();
     world.run_script(&vif);
     world.restart_daemon();
-    let guest = world.boot(vif, 1500, linux());
-    guest.wait_connected();
+    let guest = world.boot_connected(vif, linux());
     guest.exercise();
 }
 
@@ -117,11 +101,7 @@ fn a_guest_that_leaves_while_the_daemon_is_away() {
     world.machine.start_daemon().unwrap();
     world
         .toolstack()
-        .wait_state(
-            &guest.vif,
-            xenbus::XenbusState::Closed,
-            netback_tests::world::PATIENCE,
-        )
+        .wait_state(&guest.vif, xenbus::XenbusState::Closed, PATIENCE)
         .unwrap();
     world.toolstack().remove_vif(&guest.vif).unwrap();
     guest.stop().unwrap();
@@ -140,14 +120,19 @@ fn a_device_made_anew_while_the_daemon_is_away() {
     guest.stop().unwrap();
     world.toolstack().create_vif(&vif).unwrap();
     world.machine.start_daemon().unwrap();
-    world.wait_init(&vif);
-    world.run_script(&vif);
-    let guest = world.boot(vif, 1500, linux());
-    guest.wait_connected();
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
     guest.exercise();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
+}
+
+/// The store drops all connections and takes no new ones.
+fn lose_the_store(world: &World) {
+    world.machine.xenstored().refuse(true).unwrap();
+    world.machine.xenstored().drop_connections().unwrap();
+    until("the loss is seen", || {
+        world.status().xenstore == XenstoreStatus::Reconnecting
+    });
 }
 
 fn reconnect_guest(world: &World, guest: &TestGuest) {
@@ -162,11 +147,7 @@ fn traffic_goes_on_without_the_store() {
     let mut world = World::new();
     let guest = world.guest(1, linux());
     guest.exercise();
-    world.machine.xenstored().refuse(true).unwrap();
-    world.machine.xenstored().drop_connections().unwrap();
-    until("the loss is seen", || {
-        world.status().xenstore == XenstoreStatus::Reconnecting
-    });
+    lose_the_store(&world);
     guest.exercise();
 
     world.machine.xenstored().refuse(false).unwrap();
@@ -182,8 +163,7 @@ fn traffic_goes_on_without_the_store() {
     other.exercise();
     for guest in [guest, other] {
         guest.assert_well_served();
-        world.detach(&guest.vif);
-        guest.stop().unwrap();
+        world.remove(guest);
     }
     world.finish_empty();
 }
@@ -194,11 +174,7 @@ fn changes_missed_without_the_store_are_made_up_for() {
     let mut world = World::new();
     let staying = world.guest(1, linux());
     let leaving = world.guest(2, linux());
-    world.machine.xenstored().refuse(true).unwrap();
-    world.machine.xenstored().drop_connections().unwrap();
-    until("the loss is seen", || {
-        world.status().xenstore == XenstoreStatus::Reconnecting
-    });
+    lose_the_store(&world);
     // In the store itself, past all connections.
     let (frontend, backend) = (leaving.vif.frontend_dir(), leaving.vif.backend_dir());
     world
@@ -218,8 +194,7 @@ fn changes_missed_without_the_store_are_made_up_for() {
     world.machine.reconnect_toolstack().unwrap();
     reconnect_guest(&world, &staying);
     staying.exercise();
-    world.detach(&staying.vif);
-    staying.stop().unwrap();
+    world.remove(staying);
     world
         .toolstack()
         .remove_vif(&netback::demo::toolstack::VifSpec::new(2, ""))
@@ -240,14 +215,8 @@ fn a_scan_that_fails_costs_no_tap() {
         .with(move |store| store.faults.refusals.push_back(refusal))
         .unwrap();
     world.machine.start_daemon().unwrap();
-    until("the device is taken up after all", || {
-        world
-            .vif_status(&guest.vif)
-            .is_some_and(|vif| vif.state == "connected")
-    });
+    world.wait_status(&guest.vif, "connected");
     assert_eq!(hotplug::link::index("vif1.0").unwrap(), tap, "the same tap");
     guest.exercise();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
+    world.finish(guest);
 }

@@ -4,7 +4,6 @@
 //!
 //! The time that a guest is given is short here, so that the tests are; none needs it to be.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,13 +11,14 @@ use std::time::{Duration, Instant};
 use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
-use netback_tests::World;
 use netback_tests::alone::alone;
-use netback_tests::world::{PATIENCE, until};
+use netback_tests::raw::{assert_no_violation, drain, linux, reload};
+use netback_tests::world::until;
+use netback_tests::{World, host};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
-use crate::hood::{flood, force_away, linux, neighbourhood_with, reach};
+use crate::hood::{flood, neighbourhood_with, reach};
 
 /// A guest that has no receive buffers posted, and posts none.
 fn without_buffers() -> FrontendOptions {
@@ -33,12 +33,7 @@ fn impatient() -> World {
 }
 
 fn has_carrier(vif: &VifSpec) -> bool {
-    let args = ["-o", "link", "show", "dev", &vif.tap()];
-    let shown = Command::new("ip").args(args).output().unwrap();
-    assert!(shown.status.success(), "{shown:?}");
-    !String::from_utf8(shown.stdout)
-        .unwrap()
-        .contains("NO-CARRIER")
+    host::has_carrier(&vif.tap())
 }
 
 /// How often the vif has stalled.
@@ -50,11 +45,6 @@ fn stalls(world: &World, vif: &VifSpec) -> u64 {
 fn is_stalled(world: &World, vif: &VifSpec) -> bool {
     let reason = world.vif_status(vif).unwrap().reason;
     reason.is_some_and(|reason| reason.contains("too few receive buffers"))
-}
-
-fn drops(world: &World, vif: &VifSpec, reason: &str) -> u64 {
-    let drops = world.vif_status(vif).unwrap().rx.drops;
-    drops.get(reason).copied().unwrap_or_default()
 }
 
 /// Sends to the guest until it has stalled so often.
@@ -70,8 +60,7 @@ fn starve(world: &World, vif: &VifSpec, times: u64) {
 /// The guest posts so many buffers, and signals.
 fn post(netfront: &mut Netfront, buffers: usize) {
     netfront.options_mut().rx_buffers = buffers;
-    while netfront.receive().is_some() {}
-    netfront.flush();
+    drain(netfront);
 }
 
 #[test]
@@ -79,7 +68,7 @@ fn a_guest_that_takes_nothing_has_no_carrier_until_it_does() {
     let world = impatient();
     let (vif, mut netfront) = world.raw(1, without_buffers());
     starve(&world, &vif, 1);
-    assert!(drops(&world, &vif, "stalled") > 0);
+    assert!(world.rx_dropped(&vif, "stalled") > 0);
     let status = world.vif_status(&vif).unwrap();
     assert_eq!((status.state.as_str(), status.rx.packets), ("connected", 0));
     let table = netback::control::render::table(&world.status());
@@ -91,8 +80,7 @@ fn a_guest_that_takes_nothing_has_no_carrier_until_it_does() {
     reach(&mut netfront, 1);
     assert_eq!(stalls(&world, &vif), 1);
     assert_eq!(world.error(&vif), None);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 /// A guest with buffers, but too few of them for the frame that waits (XSA-392).
@@ -110,7 +98,7 @@ fn buffers_one_at_a_time() {
         stalls(&world, &vif) >= 1
     });
     until("the carrier is down", || !has_carrier(&vif));
-    assert!(drops(&world, &vif, "stalled") > 0);
+    assert!(world.rx_dropped(&vif, "stalled") > 0);
     // One after the other, without taking what may have come into the first.
     let mut posted = 1;
     until("it goes on", || {
@@ -129,9 +117,8 @@ fn buffers_one_at_a_time() {
         flood(1, 1, 8_500);
         arrived(&mut netfront)
     });
-    assert_eq!(netfront.stats().violations.count, 0);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    assert_no_violation(&netfront);
+    world.finish_raw(&vif, netfront);
 }
 
 /// Each flow has its queue; a guest that takes nothing from any of them comes back when it does from all.
@@ -151,8 +138,7 @@ fn several_queues_have_one_carrier() {
     until("nothing ails it", || !is_stalled(&world, &vif));
     until("the carrier is back", || has_carrier(&vif));
     reach(&mut netfront, 1);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 /// Of a frontend that does not say when it posts buffers nothing can be expected: it is not waited for, and keeps
@@ -167,15 +153,14 @@ fn a_guest_that_does_not_signal_never_stalls() {
     let (vif, mut netfront) = world.raw(1, options);
     until("what waits is dropped", || {
         flood(1, 3, 200);
-        drops(&world, &vif, "no-buffers") >= 5
+        world.rx_dropped(&vif, "no-buffers") >= 5
     });
     assert!(!world.vif_status(&vif).unwrap().features.rx_notify);
     assert_eq!((stalls(&world, &vif), has_carrier(&vif)), (0, true));
-    assert_eq!(drops(&world, &vif, "stalled"), 0);
+    assert_eq!(world.rx_dropped(&vif, "stalled"), 0);
     post(&mut netfront, 256);
     reach(&mut netfront, 1);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 #[test]
@@ -184,8 +169,7 @@ fn a_stalled_guest_reconnects_with_a_carrier() {
     let (vif, mut netfront) = world.raw(1, without_buffers());
     starve(&world, &vif, 1);
     netfront.options_mut().rx_buffers = 256;
-    netfront.close(PATIENCE).unwrap();
-    netfront.open(PATIENCE).unwrap();
+    reload(&mut netfront);
     until("the carrier is back", || has_carrier(&vif));
     assert!(!is_stalled(&world, &vif));
     reach(&mut netfront, 1);
@@ -199,8 +183,7 @@ fn a_stalled_guest_reconnects_with_a_carrier() {
     post(&mut netfront, 256);
     until("the carrier is back", || has_carrier(&vif));
     reach(&mut netfront, 1);
-    force_away(&world, &vif, netfront);
-    world.finish_empty();
+    world.finish_raw(&vif, netfront);
 }
 
 /// A guest whose vif goes while it is stalled leaves nothing behind.
@@ -210,7 +193,7 @@ fn a_stalled_guest_is_taken_away() {
     for round in 0..3 {
         let (vif, netfront) = world.raw(1, without_buffers());
         starve(&world, &vif, 1);
-        force_away(&world, &vif, netfront);
+        world.force_away(&vif, netfront);
         until("the tap is gone", || world.interfaces().is_empty());
         assert!(world.machine.daemon_runs(), "round {round}");
         world.machine.destroy_domain(1).unwrap();
@@ -279,7 +262,6 @@ fn flapping() {
         let written = lines.0.load(Ordering::Relaxed);
         assert!((5..=most).contains(&written), "{written} of {most} lines");
         assert!(2 * rounds > most, "the test says nothing");
-        force_away(&hood.world, &vif, netfront);
-        hood.finish();
+        hood.finish_raw(&vif, netfront);
     });
 }

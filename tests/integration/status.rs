@@ -3,13 +3,11 @@
 
 use netback::control::model::{Features, XenstoreStatus};
 use netback::control::{client, render};
+use netback::demo::guest::checksum::Checksum;
 use netback::demo::guest::options::FrontendOptions;
 use netback_tests::World;
+use netback_tests::raw::linux;
 use netback_tests::world::until;
-
-fn linux() -> FrontendOptions {
-    FrontendOptions::default()
-}
 
 #[test]
 fn an_empty_daemon() {
@@ -111,16 +109,11 @@ fn what_a_down_tap_refuses_is_counted_as_such() {
     hotplug::link::set_down("vif1.0").unwrap();
     let before = world.vif_status(&vif).unwrap().tx.packets;
     for _ in 0..7 {
-        netfront
-            .send(
-                &[0xff; 60],
-                netback::demo::guest::checksum::Checksum::Complete,
-            )
-            .unwrap();
+        netfront.send(&[0xff; 60], Checksum::Complete).unwrap();
     }
     netfront.flush();
     until("seven are dropped", || {
-        world.vif_status(&vif).unwrap().tx.drops.get("tap-down") == Some(&7)
+        world.tx_dropped(&vif, "tap-down") == 7
     });
     assert_eq!(world.vif_status(&vif).unwrap().tx.packets, before);
     // The guest is not held up by it.
@@ -131,12 +124,7 @@ fn what_a_down_tap_refuses_is_counted_as_such() {
     });
     // And goes on when the tap comes back.
     hotplug::link::set_up("vif1.0").unwrap();
-    netfront
-        .send(
-            &[0xff; 60],
-            netback::demo::guest::checksum::Checksum::Complete,
-        )
-        .unwrap();
+    netfront.send(&[0xff; 60], Checksum::Complete).unwrap();
     netfront.flush();
     until("it is delivered", || {
         world.vif_status(&vif).unwrap().tx.packets == before + 1
@@ -149,12 +137,7 @@ fn counters_outlive_a_reconnection() {
     let guest = world.guest(1, linux());
     guest.exercise();
     let before = world.vif_status(&guest.vif).unwrap();
-    guest
-        .with(|netfront| {
-            netfront.close(netback_tests::world::PATIENCE)?;
-            netfront.open(netback_tests::world::PATIENCE)
-        })
-        .unwrap();
+    guest.reload();
     let after = world.vif_status(&guest.vif).unwrap();
     assert!(after.rx.packets >= before.rx.packets && after.tx.bytes >= before.tx.bytes);
 }

@@ -4,11 +4,12 @@
 
 use netback::demo::guest::control::ADD_GREF_MAPPING;
 use netback::demo::guest::options::FrontendOptions;
+use netback_tests::raw::{linux, reload};
 use netback_tests::world::{PATIENCE, until};
 use netback_tests::{TestGuest, World};
 
-use crate::control::{change_pages, expect_all, hash_all, with_ring};
-use crate::hood::{Neighbourhood, force_away, linux, neighbourhood};
+use crate::control::{change_pages, hash_from_now_on, with_ring};
+use crate::hood::{Neighbourhood, neighbourhood};
 
 fn with_headroom(bytes: &str) -> FrontendOptions {
     FrontendOptions {
@@ -21,9 +22,7 @@ fn reconfigure(world: &World, guest: &TestGuest, bytes: u16) {
     guest
         .with(move |netfront| netfront.set_headroom(bytes, PATIENCE))
         .unwrap();
-    until("the backend is connected again", || {
-        world.backend_state(&guest.vif).as_deref() == Some("4")
-    });
+    world.wait_backend_connected(&guest.vif);
     until("the headroom is as asked for", || {
         headroom(world, guest) == bytes
     });
@@ -31,13 +30,6 @@ fn reconfigure(world: &World, guest: &TestGuest, bytes: u16) {
 
 fn headroom(world: &World, guest: &TestGuest) -> u16 {
     world.vif_status(&guest.vif).unwrap().features.xdp_headroom
-}
-
-fn finish(world: World, guest: TestGuest) {
-    guest.assert_well_served();
-    world.detach(&guest.vif);
-    guest.stop().unwrap();
-    world.finish_empty();
 }
 
 #[test]
@@ -72,7 +64,7 @@ fn a_program_is_put_on_and_taken_off() {
         after.rx_gso > before.rx_gso,
         "segmentation is left to the guest again"
     );
-    finish(world, guest);
+    world.finish_well(guest);
 }
 
 #[test]
@@ -83,7 +75,7 @@ fn a_frontend_that_connects_with_a_program() {
     guest.exercise();
     let stats = guest.stats();
     assert_eq!((stats.rx_xdp, stats.rx_slots_max), (stats.rx_frames, 1));
-    finish(world, guest);
+    world.finish_well(guest);
 }
 
 /// Two extra infos of one frame, in order, and pages that stay mapped: none of it is in another's way.
@@ -96,9 +88,7 @@ fn beside_a_hash_and_static_grants() {
     };
     let guest = world.guest(1, options);
     guest.reach();
-    guest.with(hash_all);
-    guest.ping();
-    guest.with(expect_all);
+    hash_from_now_on(&guest);
     guest.exercise();
     let stats = guest.stats();
     assert!(stats.rx_hashed > 0);
@@ -110,7 +100,7 @@ fn beside_a_hash_and_static_grants() {
     assert_eq!(world.machine.hypervisor().copies(), before);
     let stats = guest.stats();
     assert_eq!(stats.rx_xdp, stats.rx_frames);
-    finish(world, guest);
+    world.finish_well(guest);
 }
 
 /// Linux's netfront allows no such MTU with a program. Whoever does gets room in every buffer.
@@ -142,7 +132,7 @@ fn a_guest_without_sg_and_few_buffers() {
     guest.exercise();
     let stats = guest.stats();
     assert_eq!(stats.rx_xdp, stats.rx_frames);
-    finish(world, guest);
+    world.finish_well(guest);
 }
 
 #[test]
@@ -159,7 +149,7 @@ fn several_queues_and_a_restart() {
     assert_eq!(headroom(&world, &guest), 256);
     let stats = guest.stats();
     assert_eq!(stats.rx_xdp, stats.rx_frames);
-    finish(world, guest);
+    world.finish_well(guest);
 }
 
 /// A guest between Reconfiguring and Connected when the daemon dies: the next one answers.
@@ -180,12 +170,10 @@ fn a_daemon_that_dies_in_the_midst_of_it() {
         waiting.join().unwrap()
     });
     waiting.unwrap();
-    until("the backend is connected again", || {
-        world.backend_state(&vif).as_deref() == Some("4")
-    });
+    world.wait_backend_connected(&vif);
     guest.exercise();
     assert_eq!(headroom(&world, &guest), 256);
-    finish(world, guest);
+    world.finish_well(guest);
 }
 
 /// What a live guest writes ends its vif with a reason, and it can come back.
@@ -197,12 +185,10 @@ fn each_ends_the_vif(lies: &[(&str, &[u8], &str)]) {
         write(&hood, &node, value);
         hood.assert_closed(&vif, text);
         write(&hood, &node, b"0");
-        netfront.close(PATIENCE).unwrap();
-        netfront.open(PATIENCE).unwrap();
-        until("the error is forgiven", || hood.world.error(&vif).is_none());
+        reload(&mut netfront);
+        hood.world.wait_forgiven(&vif);
     }
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }
 
 /// As the guest itself would, but with any bytes.
@@ -236,8 +222,7 @@ fn a_bad_headroom_at_reconfiguring() {
     // The backend may look before or after the value is written; it may even answer in between.
     let _may_be_closed = netfront.set_headroom(65_535, PATIENCE);
     hood.assert_closed(&vif, "xdp-headroom");
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }
 
 /// Changing one's mind as fast as one can costs the backend a bounded amount of work, and the last word counts.
@@ -272,6 +257,5 @@ fn a_guest_that_cannot_decide() {
             && hood.world.backend_state(&vif).as_deref() == Some("4")
     });
     hood.assert_unharmed();
-    force_away(&hood.world, &vif, netfront);
-    hood.finish();
+    hood.finish_raw(&vif, netfront);
 }

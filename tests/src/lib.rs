@@ -6,6 +6,8 @@
 //! |---|---|
 //! | [`world`] | the machine of one test, and what must be left of it at the end |
 //! | [`guest`] | a guest with its vif, and what can be sent through |
+//! | [`raw`] | a frontend without a stack, driven by hand |
+//! | [`host`] | what an administrator does and sees |
 //! | [`alone`] | running one test in a process of its own |
 //!
 //! A test that cannot have its world (no privilege, no tun) fails and says why; none is skipped.
@@ -19,6 +21,8 @@
 
 pub mod alone;
 pub mod guest;
+pub mod host;
+pub mod raw;
 pub mod world;
 
 pub use guest::TestGuest;

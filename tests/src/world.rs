@@ -116,6 +116,20 @@ impl World {
         vif
     }
 
+    /// Makes domain `dom` with a vif whose script has been run: all that a toolstack does before the guest boots.
+    #[must_use]
+    pub fn attach(&self, dom: u16) -> VifSpec {
+        let vif = self.create(dom);
+        self.plug(&vif);
+        vif
+    }
+
+    /// Waits for InitWait, and plays the vif script.
+    pub fn plug(&self, vif: &VifSpec) {
+        self.wait_init(vif);
+        self.run_script(vif);
+    }
+
     /// Waits for InitWait, as libxl does before it runs the script.
     pub fn wait_init(&self, vif: &VifSpec) {
         self.toolstack()
@@ -146,6 +160,14 @@ impl World {
             .boot(vif.guest, vif.handle, address, options)
             .unwrap();
         TestGuest::new(vif, guest)
+    }
+
+    /// Boots a guest on a vif whose script has been run, and waits until it is connected.
+    #[must_use]
+    pub fn boot_connected(&self, vif: VifSpec, options: FrontendOptions) -> TestGuest {
+        let guest = self.boot(vif, 1500, options);
+        guest.wait_connected();
+        guest
     }
 
     /// As [`boot`](Self::boot); the guest's driver does `first` before anything else.
@@ -179,13 +201,18 @@ impl World {
     /// Makes domain `dom` with a vif, and connects a frontend that has no stack: the test drives it.
     #[must_use]
     pub fn raw(&self, dom: u16, options: FrontendOptions) -> (VifSpec, Netfront) {
-        let vif = self.create(dom);
-        self.wait_init(&vif);
-        self.run_script(&vif);
-        let mut netfront = self.frontend(&vif, options);
+        let vif = self.attach(dom);
+        let netfront = self.connect(&vif, options);
+        (vif, netfront)
+    }
+
+    /// Connects a frontend that has no stack to a vif that exists.
+    #[must_use]
+    pub fn connect(&self, vif: &VifSpec, options: FrontendOptions) -> Netfront {
+        let mut netfront = self.frontend(vif, options);
         netfront.connect(PATIENCE).unwrap();
         assert_eq!(netfront.phase(), Phase::Connected);
-        (vif, netfront)
+        netfront
     }
 
     /// A frontend that has no stack and has not done anything yet.
@@ -211,6 +238,52 @@ impl World {
         vifs.pop()
     }
 
+    /// Frames from the host that were dropped for this reason.
+    #[must_use]
+    pub fn rx_dropped(&self, vif: &VifSpec, reason: &str) -> u64 {
+        let drops = self.vif_status(vif).unwrap().rx.drops;
+        drops.get(reason).copied().unwrap_or_default()
+    }
+
+    /// As [`rx_dropped`](Self::rx_dropped), of frames from the guest.
+    #[must_use]
+    pub fn tx_dropped(&self, vif: &VifSpec, reason: &str) -> u64 {
+        let drops = self.vif_status(vif).unwrap().tx.drops;
+        drops.get(reason).copied().unwrap_or_default()
+    }
+
+    /// Waits until `netback status` calls a vif this. It need not be there at first: daemons that start take their
+    /// time.
+    pub fn wait_status(&self, vif: &VifSpec, state: &str) {
+        until(&format!("the vif is {state}"), || {
+            let status = self.vif_status(vif);
+            status.is_some_and(|status| status.state == state)
+        });
+    }
+
+    /// Waits until the backend's state node says Connected.
+    pub fn wait_backend_connected(&self, vif: &VifSpec) {
+        until("the backend is connected", || {
+            self.backend_state(vif).as_deref() == Some("4")
+        });
+    }
+
+    /// Waits for an error about a vif.
+    #[must_use]
+    pub fn wait_error(&self, vif: &VifSpec) -> String {
+        let mut error = None;
+        until("an error is reported", || {
+            error = self.error(vif);
+            error.is_some()
+        });
+        error.unwrap()
+    }
+
+    /// Waits until no error is left.
+    pub fn wait_forgiven(&self, vif: &VifSpec) {
+        until("the error is forgiven", || self.error(vif).is_none());
+    }
+
     /// The error that the backend has written about a vif.
     #[must_use]
     pub fn error(&self, vif: &VifSpec) -> Option<String> {
@@ -230,6 +303,26 @@ impl World {
         self.toolstack().detach(vif).unwrap();
     }
 
+    /// Detaches a guest's vif, and ends the guest.
+    pub fn remove(&self, guest: TestGuest) {
+        self.detach(&guest.vif);
+        guest.stop().unwrap();
+    }
+
+    /// Takes the vif of a frontend away, in whatever state it is, as libxl does when a guest does not cooperate.
+    pub fn force_away(&self, vif: &VifSpec, netfront: Netfront) {
+        drop(netfront);
+        let toolstack = self.toolstack();
+        toolstack.begin_detach(vif).unwrap();
+        let frontend = vif.frontend_dir();
+        let xenstored = self.machine.xenstored();
+        xenstored.with(move |store| store.rm(&frontend)).unwrap();
+        toolstack
+            .wait_state(vif, xenbus::XenbusState::Closed, PATIENCE)
+            .unwrap();
+        toolstack.remove_vif(vif).unwrap();
+    }
+
     /// All network interfaces here but the loopback.
     #[must_use]
     pub fn interfaces(&self) -> BTreeSet<String> {
@@ -242,6 +335,24 @@ impl World {
             .map(|name| name.trim().to_owned())
             .filter(|name| name != "lo")
             .collect()
+    }
+
+    /// Takes the last guest away, and ends the world as [`finish_empty`](Self::finish_empty) does.
+    pub fn finish(self, guest: TestGuest) {
+        self.remove(guest);
+        self.finish_empty();
+    }
+
+    /// As [`finish`](Self::finish), of a guest that the backend has served well to the end.
+    pub fn finish_well(self, guest: TestGuest) {
+        guest.assert_well_served();
+        self.finish(guest);
+    }
+
+    /// As [`finish`](Self::finish), after [`force_away`](Self::force_away).
+    pub fn finish_raw(self, vif: &VifSpec, netfront: Netfront) {
+        self.force_away(vif, netfront);
+        self.finish_empty();
     }
 
     /// Waits until nothing of any guest is left, and ends the world. The daemon must have lived until here.

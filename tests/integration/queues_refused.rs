@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Several queue pairs of one vif, of which one is wrong from the beginning or turns out to be: all go with it, with a
+//! reason that names it.
+
+use hotplug::link;
+use netback::demo::guest::checksum::Checksum;
+use netback_tests::raw::reload;
+use netback_tests::world::until;
+
+use crate::hood::neighbourhood;
+use crate::malformed::refused_options;
+use crate::queues::linux;
+
+/// A guest's mistake with `queues` queues: refused, and served when the driver starts anew without it.
+fn refused(text: &str, queues: u16, overrides: &[(&str, Option<&str>)]) {
+    refused_options(text, linux(queues), overrides);
+}
+
+#[test]
+fn more_queues_than_directories() {
+    refused(
+        "has not written queue-2/tx-ring-ref",
+        2,
+        &[("multi-queue-num-queues", Some("3"))],
+    );
+}
+
+#[test]
+fn several_queues_in_the_open() {
+    refused(
+        "has not written queue-0/tx-ring-ref",
+        1,
+        &[("multi-queue-num-queues", Some("2"))],
+    );
+}
+
+#[test]
+fn a_queue_without_its_directory() {
+    refused("queue-1/tx-ring-ref", 3, &[("queue-1", None)]);
+}
+
+#[test]
+fn a_queue_without_a_channel() {
+    refused(
+        "queue-1/event-channel-rx",
+        2,
+        &[("queue-1/event-channel-rx", None)],
+    );
+}
+
+#[test]
+fn one_page_for_two_queues() {
+    refused(
+        "grant reference 9 twice: as queue-0/tx-ring-ref and as queue-3/rx-ring-ref",
+        4,
+        &[
+            ("queue-0/tx-ring-ref", Some("9")),
+            ("queue-3/rx-ring-ref", Some("9")),
+        ],
+    );
+}
+
+#[test]
+fn one_channel_for_two_queues() {
+    refused(
+        "event channel 2 twice: as queue-0/event-channel-rx and as queue-1/event-channel-tx",
+        2,
+        &[
+            ("queue-0/event-channel-rx", Some("2")),
+            ("queue-1/event-channel-tx", Some("2")),
+        ],
+    );
+}
+
+/// The other queues are up or about to be when one turns out not to be there; all have to go again.
+#[test]
+fn a_ring_of_one_queue_that_was_not_granted() {
+    for queue in ["queue-0", "queue-3"] {
+        let key = format!("{queue}/rx-ring-ref");
+        let name = queue.replace('-', " ");
+        refused(
+            &format!("{name}: the rx ring"),
+            4,
+            &[(key.as_str(), Some("4000000000"))],
+        );
+    }
+}
+
+#[test]
+fn a_channel_of_one_queue_that_was_not_allocated() {
+    refused(
+        "queue 2: the event channel",
+        4,
+        &[("queue-2/event-channel-tx", Some("4711"))],
+    );
+}
+
+#[test]
+fn more_than_offered_or_none() {
+    for number in ["5", "0", "65537", "4294967295"] {
+        refused(
+            &format!("{number} queues; this backend offers 4"),
+            4,
+            &[("multi-queue-num-queues", Some(number))],
+        );
+    }
+}
+
+/// One queue that breaks the protocol ends the vif with all its queues, and nothing else.
+#[test]
+fn a_fault_on_one_queue() {
+    for queue in 0..4 {
+        let mut hood = neighbourhood();
+        hood.world.vcpus = 4;
+        let (vif, mut netfront) = hood.world.raw(1, linux(4));
+        let ring = netfront.tx_queue_of(queue).unwrap().ring();
+        let next = ring.next_index();
+        ring.lie_req_prod(next.wrapping_add(300));
+        netfront.kick();
+        hood.assert_closed(&vif, &format!("queue {queue}: "));
+        until("the tap has the one queue that stays", || {
+            link::tap_queues(&vif.tap()).unwrap() == 1
+        });
+        hood.assert_unharmed();
+
+        reload(&mut netfront);
+        hood.world.wait_forgiven(&vif);
+        for queue in 0..4 {
+            netfront
+                .send_on(queue, &[0xff; 60], Checksum::Complete)
+                .unwrap();
+        }
+        netfront.flush();
+        until("each queue takes an honest frame", || {
+            netfront.flush();
+            netfront.stats().tx_okay >= 4
+        });
+        hood.finish_raw(&vif, netfront);
+    }
+}
+
+/// Workers find out at the same time, each on its own; it is one failure all the same.
+#[test]
+fn a_fault_on_every_queue() {
+    let mut hood = neighbourhood();
+    hood.world.vcpus = 4;
+    let (vif, mut netfront) = hood.world.raw(1, linux(4));
+    for _ in 0..3 {
+        for queue in 0..4 {
+            let ring = netfront.tx_queue_of(queue).unwrap().ring();
+            let next = ring.next_index();
+            ring.lie_req_prod(next.wrapping_sub(1));
+        }
+        netfront.kick();
+        hood.assert_closed(&vif, "req_prod");
+        reload(&mut netfront);
+        hood.world.wait_forgiven(&vif);
+    }
+    hood.finish_raw(&vif, netfront);
+}

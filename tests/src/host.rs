@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! What an administrator does and sees on the host, by ip(8), in the calling thread's network namespace.
+
+use std::net::Ipv4Addr;
+use std::process::{Command, Output};
+
+/// Runs ip(8) with these words.
+pub fn ip(arguments: &str) -> Output {
+    let words = arguments.split_whitespace();
+    let output = Command::new("ip").args(words).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    output
+}
+
+/// Enters a guest's address by hand, so that what is sent to it needs no answer to ARP.
+pub fn add_neighbour(address: Ipv4Addr, tap: &str) {
+    ip(&format!(
+        "neigh replace {address} lladdr 00:16:3e:00:00:01 dev {tap}"
+    ));
+}
+
+/// Whether the host sees a carrier on the tap.
+#[must_use]
+pub fn has_carrier(tap: &str) -> bool {
+    let shown = ip(&format!("-oneline link show dev {tap}"));
+    !String::from_utf8(shown.stdout)
+        .unwrap()
+        .contains("NO-CARRIER")
+}

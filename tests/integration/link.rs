@@ -160,6 +160,32 @@ fn a_guest_that_wiggles_the_cable() {
     world.finish_raw(&vif, netfront);
 }
 
+/// The cable is out for a moment in which nothing is shown, and in which the tap has news of its own: what is shown of
+/// that is not half of it.
+#[test]
+fn a_cable_that_is_put_in_before_it_was_shown_to_be_out() {
+    let world = World::new();
+    let (vif, netfront) = world.raw(1, linux());
+    until("the link has settled", || tap_has_carrier(&vif));
+    // More often than is shown at once.
+    for bytes in [256, 0].repeat(5) {
+        let (key, value) = ("xdp-headroom", bytes.to_string());
+        netfront.store().set_raw(key, &value).unwrap();
+        until("the daemon has taken note", || {
+            world.vif_status(&vif).unwrap().features.xdp_headroom == bytes
+        });
+    }
+    disconnect(&world, &vif, &netfront, true);
+    link::set_mtu(&vif.tap(), 1_400).unwrap();
+    until("the daemon has looked at the tap", || {
+        world.vif_status(&vif).unwrap().mtu == Some(1_400)
+    });
+    disconnect(&world, &vif, &netfront, false);
+    wait_carrier(&world, &vif, "1");
+    until("the host sees it too", || tap_has_carrier(&vif));
+    world.finish_raw(&vif, netfront);
+}
+
 #[test]
 fn a_cable_that_is_out_before_the_guest_connects() {
     let world = World::new();

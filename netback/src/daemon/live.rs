@@ -127,18 +127,30 @@ impl Vif {
             .is_some_and(|connection| connection.negotiated.requests.disconnect)
     }
 
+    /// As [`is_cut`](Self::is_cut), as far as it has been shown: to the host by the tap's carrier, and to the guest by
+    /// its node. Both go by this alone, whatever makes them change, or [`show_host`](Self::show_host) would not know
+    /// what is left to be shown.
+    pub(super) fn is_shown_cut(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.shown.disconnect)
+    }
+
     /// Whether the guest has a link: the host can be reached through the tap, and the cable is in.
     /// The tap's carrier has no part in that, as it shows the host whether there is a guest.
     pub(super) fn has_link(&self) -> bool {
-        self.tap_link.is_some_and(|link| link.up) && !self.is_cut()
+        self.is_tap_up() && !self.is_cut()
+    }
+
+    fn is_tap_up(&self) -> bool {
+        self.tap_link.is_some_and(|link| link.up)
     }
 
     /// Why it has none.
     pub(super) fn link_reason(&self) -> Option<String> {
-        let tap_down = || !self.tap_link.is_some_and(|link| link.up);
         if self.is_cut() {
             Some("the toolstack has pulled the cable out (the frontend's node disconnect)".into())
-        } else if tap_down() {
+        } else if !self.is_tap_up() {
             Some("the tap is down (ip link set NAME up)".into())
         } else {
             None
@@ -147,7 +159,11 @@ impl Vif {
 
     /// What the node `carrier` is to say.
     pub(super) fn carrier_text(&self) -> &'static str {
-        if self.has_link() { "1" } else { "0" }
+        if self.is_tap_up() && !self.is_shown_cut() {
+            "1"
+        } else {
+            "0"
+        }
     }
 
     /// Tells the guest whether it has a link, unless it has been told.

@@ -222,7 +222,7 @@ impl Vif {
     /// it, with its cable in.
     /// Linux before 5.0 has no way to say so for a tap, and does without.
     pub(super) fn carrier(&self, carrier: bool) {
-        let carrier = carrier && !self.is_cut() && !self.is_stalled();
+        let carrier = carrier && !self.is_shown_cut() && !self.is_stalled();
         if let Some(tap) = &self.tap
             && let Err(error) = tap.set_carrier(carrier)
         {

@@ -4,9 +4,22 @@
 //!
 //! What cannot be together is asked for all the same, as nothing keeps a guest from it: segments without
 //! scatter-gather or without blank checksums are served without segments.
+//!
+//! How much goes each way over each of IPv4 and IPv6 is a few hundred kB, or as many bytes as the environment variable
+//! `NETBACK_MATRIX_BYTES` says. Then each combination is also told of on stderr as it is done. With a gigabyte, it
+//! takes an hour or so:
+//!
+//! ```text
+//! NETBACK_MATRIX_BYTES=1073741824 cargo test --release -p netback-tests --test integration matrix
+//! ```
+//!
+//! The streams are compared as they come, every byte with the one that belongs at its place; nothing is kept.
 
+use std::env::VarError;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddrV6;
+use std::time::{Duration, Instant};
 
 use netback::control::model::Features;
 use netback::demo::guest::options::FrontendOptions;
@@ -15,8 +28,12 @@ use netback::demo::probe::{self, Bound, Peer};
 use netback_tests::world::{PATIENCE, guest_address, guest_ip, until};
 use netback_tests::{TestGuest, World};
 
+/// Names the volume, if it is not to be [`BYTES`].
+const VOLUME: &str = "NETBACK_MATRIX_BYTES";
 /// A few full windows at first, and no round number of segments, pages or slots.
 const BYTES: u64 = 300_007;
+/// Slower than any transfer, also in a debug build beside other tests: when to give up, never how fast it must be.
+const BYTES_PER_SECOND: u64 = 1 << 20;
 
 #[test]
 fn one_queue_and_one_channel() {
@@ -40,6 +57,8 @@ fn two_queues_and_split_channels() {
 
 /// All combinations of what goes with these, each by a guest of its own, in one daemon's life.
 fn all_of(queues: u16, split_event_channels: bool) {
+    let asked = asked_volume();
+    let bytes = asked.unwrap_or(BYTES);
     let world = World::smp();
     without_address_detection();
     for (dom, bits) in (1..).zip(0..32_u8) {
@@ -63,8 +82,12 @@ fn all_of(queues: u16, split_event_channels: bool) {
         assert_eq!((vif.features, vif.queues), (agreed, queues), "{case}");
 
         guest.reach();
-        transfer(guest_ip(dom).into(), &case);
-        transfer(on_link(&guest, dom), &case);
+        let started = Instant::now();
+        transfer(guest_ip(dom).into(), bytes, &case);
+        transfer(on_link(&guest, dom), bytes, &case);
+        if asked.is_some() {
+            tell(&options, bytes, started.elapsed());
+        }
         let [sent_v4, sent_v6] = options.largest_gso().map(|most| most.is_some());
         let expected = [
             [agreed.csum_v4, agreed.gso_tcpv4, sent_v4],
@@ -97,22 +120,54 @@ fn agreed(options: &FrontendOptions) -> Features {
     }
 }
 
+/// What the environment asks for. Nothing else than a number will do: a slip must not pass as a test of gigabytes.
+fn asked_volume() -> Option<u64> {
+    match std::env::var(VOLUME) {
+        Ok(text) => Some(
+            text.parse()
+                .unwrap_or_else(|error| panic!("{VOLUME}={text:?}: {error}")),
+        ),
+        Err(VarError::NotPresent) => None,
+        Err(error) => panic!("{VOLUME}: {error}"),
+    }
+}
+
 /// Known streams to the guest and from it.
-fn transfer(peer: Peer, case: &str) {
+fn transfer(peer: Peer, bytes: u64, case: &str) {
     let bound = Bound {
-        bytes: BYTES,
-        time: PATIENCE,
+        bytes,
+        time: PATIENCE + Duration::from_secs(bytes / BYTES_PER_SECOND),
     };
     let there = probe::tcp_to_guest(peer, bound);
     assert!(
-        there.as_ref().is_ok_and(|done| done.bytes == BYTES),
+        there.as_ref().is_ok_and(|done| done.bytes == bytes),
         "{there:?} {case}"
     );
     let back = probe::tcp_from_guest(peer, bound);
     assert!(
-        back.as_ref().is_ok_and(|done| done.bytes >= BYTES),
+        back.as_ref().is_ok_and(|done| done.bytes >= bytes),
         "{back:?} {case}"
     );
+}
+
+/// Says that a combination is done, past the test runner, which keeps what tests print.
+fn tell(options: &FrontendOptions, bytes: u64, took: Duration) {
+    let &FrontendOptions {
+        queues,
+        split_event_channels: split,
+        sg,
+        gso,
+        gso_v6,
+        csum_offload: csum,
+        ipv6_csum_offload: csum_v6,
+        ..
+    } = options;
+    let line = format!(
+        "queues={queues} split={split} sg={sg} gso={gso} gso6={gso_v6} csum={csum} csum6={csum_v6}: \
+         4 times {bytes} bytes equal, {:.1} s\n",
+        took.as_secs_f64()
+    );
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Over IPv4 and over IPv6: whether there were blank checksums and segments to the guest, and segments from it.

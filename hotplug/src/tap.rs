@@ -222,11 +222,16 @@ impl Tap {
         if self.created {
             // A script may have set both on an interface that is attached again.
             tun::set_mac(fd, options.mac).map_err(failed("address"))?;
-            self.set_mtu(options.mtu)?;
+            // Each change takes the kernel's lock on network interfaces and is announced to everybody.
+            if link::mtu(name).map_err(failed("MTU"))? != options.mtu {
+                self.set_mtu(options.mtu)?;
+            }
         }
+        // Here, under this name, is where it has just been attached.
         let len = options.txqueuelen;
-        self.at_link(move |name| link::set_tx_queue_len(name, len))
-            .map_err(failed("txqueuelen"))?;
+        if link::tx_queue_len(name).map_err(failed("txqueuelen"))? != len {
+            link::set_tx_queue_len(name, len).map_err(failed("txqueuelen"))?;
+        }
         // Last: until here the interface goes with the descriptor, so a failure above leaves nothing behind.
         tun::set_persist(fd, options.persist).map_err(failed("persistence"))
     }

@@ -19,9 +19,10 @@ use xenstore_rs::{Xs, XsTransaction};
 
 use crate::conn::{self, Conn};
 use crate::error::{Disconnected, ErrorCode, Refused};
+use crate::many::XsMany;
 use crate::path::DomId;
 use crate::perms::Perm;
-use crate::session::{Answer, Session};
+use crate::session::{Answer, RequestId, Session};
 use crate::transaction::Transaction;
 use crate::watch::{Coalesce, WatchEvent};
 use crate::wire::{Kind, NO_TRANSACTION};
@@ -207,6 +208,20 @@ impl Xs for Client {
     }
 }
 
+impl XsMany for Client {
+    fn read_many<P: AsRef<str>>(&self, paths: &[P]) -> Vec<io::Result<Box<str>>> {
+        self.shared.read_many(NO_TRANSACTION, paths)
+    }
+
+    fn write_many<P: AsRef<str>>(&self, nodes: &[(P, &str)]) -> io::Result<()> {
+        self.shared.write_many(NO_TRANSACTION, nodes)
+    }
+
+    fn rm_many<P: AsRef<str>>(&self, paths: &[P]) -> Vec<io::Result<()>> {
+        self.shared.rm_many(NO_TRANSACTION, paths)
+    }
+}
+
 impl XsTransaction for Client {
     type Span = Transaction;
 
@@ -245,6 +260,19 @@ impl State {
         self.lost.clone().map_or(Ok(()), Err)
     }
 
+    /// Queues a request, unless the connection is lost.
+    fn request(
+        &mut self,
+        kind: Kind,
+        tx_id: u32,
+        payload: io::Result<Vec<u8>>,
+    ) -> io::Result<RequestId> {
+        self.check()?;
+        self.session
+            .request(kind, tx_id, &[&payload?])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+
     /// Remembers that the connection is lost.
     fn keep<T>(&mut self, result: Result<T, Disconnected>) -> Result<T, Disconnected> {
         result.inspect_err(|lost| self.lost = Some(lost.clone()))
@@ -257,14 +285,25 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One request and its answer.
-    fn exchange(&self, kind: Kind, tx_id: u32, parts: &[&[u8]]) -> io::Result<Answer> {
+    /// Requests of one kind, sent together, and the answers in the same order. One that cannot
+    /// be sent does not keep the others from it.
+    fn exchange_many(
+        &self,
+        kind: Kind,
+        tx_id: u32,
+        payloads: impl Iterator<Item = io::Result<Vec<u8>>>,
+    ) -> Vec<io::Result<Answer>> {
         let mut state = self.state();
+        let ids: Vec<_> = payloads
+            .map(|payload| state.request(kind, tx_id, payload))
+            .collect();
+        ids.into_iter()
+            .map(|id| self.answer(&mut state, id?))
+            .collect()
+    }
+
+    fn answer(&self, state: &mut State, id: RequestId) -> io::Result<Answer> {
         state.check()?;
-        let id = state
-            .session
-            .request(kind, tx_id, parts)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let answer = self
             .conn
             .complete(&mut state.session, id, conn::REPLY_LIMIT);
@@ -273,13 +312,9 @@ impl Shared {
 
     /// A request that consists of NUL-terminated strings, the first one its subject.
     fn call(&self, kind: Kind, tx_id: u32, strings: &[&str]) -> io::Result<Vec<u8>> {
-        let mut payload = Vec::new();
-        for string in strings {
-            request::check_string(string)?;
-            payload.extend_from_slice(string.as_bytes());
-            payload.push(0);
-        }
-        let answer = self.exchange(kind, tx_id, &[&payload])?;
+        let mut state = self.state();
+        let id = state.request(kind, tx_id, request::strings(strings))?;
+        let answer = self.answer(&mut state, id)?;
         answer.map_err(|code| refused(kind, strings.first().unwrap_or(&""), code))
     }
 }

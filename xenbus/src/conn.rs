@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -66,15 +66,18 @@ fn with_path(error: &io::Error, path: &Path) -> io::Error {
 #[derive(Debug)]
 pub(crate) struct Conn {
     file: File,
+    /// Requests may be sent in one piece. The kernel's device takes one with each write, and
+    /// drops what comes after it.
+    is_stream: bool,
 }
 
 impl Conn {
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self {
-            file: File::from(fd),
-        })
+        let file = File::from(fd);
+        let is_stream = file.metadata()?.file_type().is_socket();
+        Ok(Self { file, is_stream })
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -92,12 +95,13 @@ impl Conn {
     ) -> Result<Answer, Disconnected> {
         let deadline = Instant::now() + limit;
         loop {
-            let flushed = self.flush(session)?;
-            self.wait(flushed, deadline)?;
-            self.receive(session)?;
+            // It may have come in with that to another request.
             if let Some(answer) = session.take_answer(id) {
                 return Ok(answer);
             }
+            let flushed = self.flush(session)?;
+            self.wait(flushed, deadline)?;
+            self.receive(session)?;
         }
     }
 
@@ -125,7 +129,12 @@ impl Conn {
     /// Sends as much as fits; true when nothing is left.
     fn flush(&self, session: &mut Session) -> Result<bool, Disconnected> {
         while !session.outgoing().is_empty() {
-            match (&self.file).write(session.outgoing()) {
+            let next = if self.is_stream {
+                session.outgoing()
+            } else {
+                session.outgoing_message()
+            };
+            match (&self.file).write(next) {
                 Ok(0) => return Err(lost("nothing can be written")),
                 Ok(count) => session.sent(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -159,5 +168,45 @@ impl Conn {
 fn lost(reason: impl ToString) -> Disconnected {
     Disconnected {
         reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::wire::Kind;
+
+    /// Asks for three things over a connection that keeps what is written together, and says how
+    /// long each piece was.
+    fn pieces(is_stream: bool) -> Vec<usize> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        )
+        .unwrap();
+        let conn = Conn::new(ours).unwrap();
+        assert!(conn.is_stream, "as every socket");
+        let mut session = Session::new();
+        for path in [b"a\0".as_slice(), b"bc\0", b"\0"] {
+            session.request(Kind::Read, 0, &[path]).unwrap();
+        }
+        let conn = Conn { is_stream, ..conn };
+        assert!(conn.flush(&mut session).unwrap());
+        let mut buffer = [0; 100];
+        let piece = || recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok();
+        std::iter::from_fn(piece).collect()
+    }
+
+    #[test]
+    fn a_socket_gets_all_in_one_piece_and_the_device_request_by_request() {
+        assert_eq!(pieces(true), [16 * 3 + 2 + 3 + 1]);
+        assert_eq!(pieces(false), [16 + 2, 16 + 3, 16 + 1]);
+        let device = Conn::new(File::open("/dev/null").unwrap().into()).unwrap();
+        assert!(!device.is_stream);
     }
 }

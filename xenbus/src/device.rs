@@ -12,6 +12,7 @@ use xenstore_rs::{Xs, XsTransaction, XsTransactionSpan};
 
 use crate::backend::{Event, FrontendState, HotplugStatus};
 use crate::error::is_disconnected;
+use crate::many::{XsMany, present};
 use crate::path::{DevicePath, FrontendPath, Key};
 use crate::state::XenbusState;
 use crate::transaction::transact;
@@ -40,7 +41,7 @@ pub enum Written {
 pub fn set_state<S>(store: &S, device: DevicePath, state: XenbusState) -> io::Result<Written>
 where
     S: XsTransaction,
-    S::Span: XsTransactionSpan,
+    S::Span: XsTransactionSpan + XsMany,
 {
     write_keys(store, device, &[(Key::State.name(), state.node())])
 }
@@ -52,25 +53,29 @@ where
 pub fn write_keys<S>(store: &S, device: DevicePath, keys: &[(&str, &str)]) -> io::Result<Written>
 where
     S: XsTransaction,
-    S::Span: XsTransactionSpan,
+    S::Span: XsTransactionSpan + XsMany,
 {
+    let node = |name: &str| device.node(name);
+    let paths: Vec<_> = [Key::State.name()]
+        .into_iter()
+        .chain(keys.iter().map(|(name, _)| *name))
+        .map(node)
+        .collect();
     transact(store, |t| {
-        let present = names(t, &device.dir())?;
-        let is_present = |name: &str| present.iter().any(|present| **present == *name);
-        if !is_present(Key::State.name()) {
+        let mut texts = t.read_many(&paths).into_iter().map(present);
+        if texts.next().transpose()?.flatten().is_none() {
             return Ok(Written::Gone);
         }
-        let mut written = Written::Unchanged;
-        for (name, value) in keys {
-            let path = device.node(name);
-            // One listing instead of a look for each of the many nodes that are not there yet.
-            let same = is_present(name) && optional(t, &path)?.as_deref() == Some(*value);
-            if !same {
-                t.write(&path, value)?;
-                written = Written::Done;
+        let mut changed = Vec::new();
+        for ((name, value), text) in keys.iter().zip(texts) {
+            if text?.as_deref() != Some(*value) {
+                changed.push((device.node(name), *value));
             }
         }
-        Ok(written)
+        if changed.is_empty() {
+            return Ok(Written::Unchanged);
+        }
+        t.write_many(&changed).map(|()| Written::Done)
     })
 }
 
@@ -83,7 +88,7 @@ where
 pub fn report_error<S>(store: &S, device: DevicePath, text: &str) -> io::Result<()>
 where
     S: XsTransaction,
-    S::Span: XsTransactionSpan,
+    S::Span: XsTransactionSpan + XsMany,
 {
     let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
     write_keys(store, device, &[(Key::Error.name(), &text)])?;
@@ -94,9 +99,10 @@ where
 ///
 /// # Errors
 /// That of the store.
-pub fn clear_error(store: &impl Xs, device: DevicePath) -> io::Result<()> {
-    remove(store, &device.key(Key::Error))?;
-    remove(store, &device.error_node())
+pub fn clear_error(store: &impl XsMany, device: DevicePath) -> io::Result<()> {
+    let nodes = [device.key(Key::Error), device.error_node()];
+    let removed = store.rm_many(&nodes).into_iter();
+    removed.map(present).try_for_each(|done| done.map(drop))
 }
 
 /// Removes `hotplug-status`, if it is there.
@@ -116,7 +122,7 @@ pub fn clear_hotplug_status(store: &impl Xs, device: DevicePath) -> io::Result<(
 pub fn follow_mtu<S>(store: &S, frontend: FrontendPath, mtu: &str) -> io::Result<Written>
 where
     S: XsTransaction,
-    S::Span: XsTransactionSpan,
+    S::Span: XsTransactionSpan + XsMany,
 {
     let node = frontend.node(Key::Mtu.name());
     transact(store, |t| match optional(t, &node)? {
@@ -178,12 +184,9 @@ pub fn read_handle(store: &impl Xs, device: DevicePath) -> io::Result<Option<Eve
     probe::handle_event(store, device)
 }
 
-/// Whether `online` is 1.
-///
-/// # Errors
-/// That of the store.
-pub fn read_online(store: &impl Xs, device: DevicePath) -> io::Result<bool> {
-    Ok(optional(store, &device.key(Key::Online))?.is_some_and(|text| text.trim() == "1"))
+/// What the node `online` means.
+fn is_online(text: Option<&str>) -> bool {
+    text.is_some_and(|text| text.trim() == "1")
 }
 
 /// What a change of our own `state` or `online` node means for the device: call it
@@ -191,8 +194,13 @@ pub fn read_online(store: &impl Xs, device: DevicePath) -> io::Result<bool> {
 ///
 /// # Errors
 /// That of the store.
-pub fn read_own(store: &impl Xs, device: DevicePath, known: XenbusState) -> io::Result<Vec<Event>> {
-    let Some(text) = optional(store, &device.key(Key::State))? else {
+pub fn read_own(
+    store: &impl XsMany,
+    device: DevicePath,
+    known: XenbusState,
+) -> io::Result<Vec<Event>> {
+    let [state, online] = read_keys(store, device, [Key::State, Key::Online]);
+    let Some(text) = state? else {
         return Ok(vec![Event::BackendRemoved]);
     };
     let state = text.parse::<XenbusState>();
@@ -200,7 +208,7 @@ pub fn read_own(store: &impl Xs, device: DevicePath, known: XenbusState) -> io::
         // A new device took the path before we saw the old one go.
         return Ok(vec![Event::BackendRemoved]);
     }
-    let online = read_online(store, device)?;
+    let online = is_online(online?.as_deref());
     let mut events = vec![Event::OnlineChanged(online)];
     if state == Ok(XenbusState::Closing) && !online {
         events.push(Event::ToolstackClosing);
@@ -213,11 +221,20 @@ pub fn read_own(store: &impl Xs, device: DevicePath, known: XenbusState) -> io::
 /// # Errors
 /// That of the store, except that the node is missing.
 pub fn optional(store: &impl Xs, path: &str) -> io::Result<Option<Box<str>>> {
-    match store.read(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+    present(store.read(path))
+}
+
+/// Reads nodes of the backend directory, which need not exist.
+fn read_keys<const N: usize>(
+    store: &impl XsMany,
+    device: DevicePath,
+    keys: [Key; N],
+) -> [io::Result<Option<Box<str>>>; N] {
+    let mut texts = store
+        .read_many(&keys.map(|key| device.key(key)))
+        .into_iter();
+    // There are as many answers as questions.
+    keys.map(|_| texts.next().map_or(Ok(None), present))
 }
 
 /// The names in a directory that need not exist.
@@ -225,15 +242,9 @@ pub fn optional(store: &impl Xs, path: &str) -> io::Result<Option<Box<str>>> {
 /// # Errors
 /// That of the store, except that the directory is missing.
 pub fn names(store: &impl Xs, path: &str) -> io::Result<Vec<Box<str>>> {
-    match store.directory(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other,
-    }
+    present(store.directory(path)).map(Option::unwrap_or_default)
 }
 
 fn remove(store: &impl Xs, path: &str) -> io::Result<()> {
-    match store.rm(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    present(store.rm(path)).map(drop)
 }

@@ -12,8 +12,8 @@
 //!   (phase, event) to (phase, actions);
 //! * [`reconnect`] says when to try again after xenstored went away.
 //!
-//! Around them are thin shells: [`Client`] (a blocking request, queued events; it
-//! implements the traits of the crate xenstore-rs), [`device`] (the reads and
+//! Around them are thin shells: [`Client`] (blocking requests, one or many at once
+//! ([`XsMany`]), queued events; it implements the traits of the crate xenstore-rs), [`device`] (the reads and
 //! transactional writes a device needs), [`scan`] (which devices exist) and
 //! [`fake`], an in-memory xenstored for tests and the demo.
 //!
@@ -26,6 +26,7 @@ mod conn;
 pub mod device;
 pub mod error;
 pub mod fake;
+mod many;
 pub mod path;
 pub mod perms;
 pub mod reconnect;
@@ -38,6 +39,7 @@ pub mod wire;
 
 pub use client::Client;
 pub use error::{ErrorCode, is_disconnected};
+pub use many::{Ahead, XsMany};
 pub use path::{DevicePath, DomId, FrontendPath, Key};
 pub use perms::{Access, Perm};
 pub use state::XenbusState;

@@ -15,6 +15,7 @@ use xenstore_rs::Xs;
 
 use crate::device::{self, Probe};
 use crate::error::is_disconnected;
+use crate::many::XsMany;
 use crate::path::{BACKEND_ROOT, DevicePath, DomId, Key, Subject, decimal};
 
 #[cfg(test)]
@@ -28,7 +29,7 @@ pub enum Change {
     /// The directory of a known device is gone. The device stays known until
     /// [`Scanner::forget`], so that a successor at the same path is not met before.
     Removed(DevicePath),
-    /// A known key of a known device may have changed.
+    /// A known key of a known device may have changed, or be gone.
     Changed(DevicePath, Key),
 }
 
@@ -53,7 +54,7 @@ impl Scanner {
     ///
     /// # Errors
     /// That of the store; nothing has become known then.
-    pub fn scan(&mut self, store: &impl Xs) -> io::Result<Vec<Change>> {
+    pub fn scan(&mut self, store: &impl XsMany) -> io::Result<Vec<Change>> {
         let mut found = BTreeSet::new();
         for name in device::names(store, BACKEND_ROOT)? {
             if let Some(dom) = DomId::parse(&name) {
@@ -68,7 +69,7 @@ impl Scanner {
     ///
     /// # Errors
     /// That of the store.
-    pub fn on_event(&mut self, store: &impl Xs, path: &str) -> io::Result<Vec<Change>> {
+    pub fn on_event(&mut self, store: &impl XsMany, path: &str) -> io::Result<Vec<Change>> {
         match Subject::of(path) {
             Subject::Root => self.scan(store),
             Subject::Domain(dom) => {
@@ -76,18 +77,10 @@ impl Scanner {
                 subjects.extend(self.known.iter().filter(|device| device.dom == dom));
                 self.look_at(store, subjects)
             }
-            Subject::Key(device, key) if key != Key::State && self.known.contains(&device) => {
+            Subject::Key(device, key) if self.known.contains(&device) => {
                 Ok(vec![Change::Changed(device, key)])
             }
-            Subject::Key(device, key) => {
-                let mut changes = self.look_at(store, [device])?;
-                // The state of a device that is still there.
-                if changes.is_empty() && self.known.contains(&device) {
-                    changes.push(Change::Changed(device, key));
-                }
-                Ok(changes)
-            }
-            Subject::Device(device) => self.look_at(store, [device]),
+            Subject::Key(device, _) | Subject::Device(device) => self.look_at(store, [device]),
         }
     }
 
@@ -96,7 +89,11 @@ impl Scanner {
     ///
     /// # Errors
     /// That of the store; the device is forgotten in any case.
-    pub fn forget(&mut self, store: &impl Xs, device: DevicePath) -> io::Result<Option<Change>> {
+    pub fn forget(
+        &mut self,
+        store: &impl XsMany,
+        device: DevicePath,
+    ) -> io::Result<Option<Change>> {
         self.known.remove(&device);
         Ok(self.look_at(store, [device])?.pop())
     }
@@ -105,7 +102,7 @@ impl Scanner {
     /// is left alone until something about it changes.
     fn look_at(
         &mut self,
-        store: &impl Xs,
+        store: &impl XsMany,
         devices: impl IntoIterator<Item = DevicePath>,
     ) -> io::Result<Vec<Change>> {
         let mut changes = Vec::new();
@@ -127,7 +124,11 @@ impl Scanner {
         Ok(changes)
     }
 
-    fn look_at_one(&mut self, store: &impl Xs, device: DevicePath) -> io::Result<Option<Change>> {
+    fn look_at_one(
+        &mut self,
+        store: &impl XsMany,
+        device: DevicePath,
+    ) -> io::Result<Option<Change>> {
         if self.known.contains(&device) {
             let gone = device::optional(store, &device.key(Key::State))?.is_none();
             return Ok(gone.then_some(Change::Removed(device)));

@@ -6,7 +6,7 @@
 //! between. A reply to no request, or of another type than its request, means that
 //! the stream is out of step: a typed error, after which the connection is useless.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use thiserror::Error;
 
@@ -29,6 +29,8 @@ pub type Answer = Result<Vec<u8>, ErrorCode>;
 pub struct Session {
     decoder: Decoder,
     out: Vec<u8>,
+    /// Bytes of each message in `out` that wait, the first one's rest first.
+    lengths: VecDeque<usize>,
     last_id: u32,
     pending: BTreeMap<RequestId, Pending>,
     /// The watches and the events that wait.
@@ -92,7 +94,9 @@ impl Session {
             tx_id,
             payload: parts.concat(),
         };
+        let before = self.out.len();
         message.encode(&mut self.out)?;
+        self.lengths.push_back(self.out.len() - before);
         self.last_id = id;
         self.pending.insert(RequestId(id), Pending::Sent(kind));
         Ok(RequestId(id))
@@ -103,9 +107,24 @@ impl Session {
         &self.out
     }
 
+    /// Of these, those of the first message.
+    pub fn outgoing_message(&self) -> &[u8] {
+        let len = self.lengths.front().copied().unwrap_or_default();
+        self.out.get(..len).unwrap_or_default()
+    }
+
     /// The first `count` of the outgoing bytes have been sent.
     pub fn sent(&mut self, count: usize) {
         self.out.drain(..count.min(self.out.len()));
+        let mut count = count;
+        while let Some(length) = self.lengths.front_mut() {
+            if count < *length {
+                *length -= count;
+                return;
+            }
+            count -= *length;
+            self.lengths.pop_front();
+        }
     }
 
     /// Takes bytes that arrived.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use xenstore_rs::{Xs, XsTransaction, XsTransactionSpan};
 
 use crate::client::Shared;
+use crate::many::XsMany;
 use crate::perms::Perm;
 
 /// How often [`transact`] tries before it gives up.
@@ -79,6 +80,22 @@ impl Transaction {
     pub fn set_perms(&self, path: &str, perms: &[Perm]) -> io::Result<()> {
         self.shared.set_perms(self.id, path, perms)
     }
+
+    /// Makes nodes, in this order; sent together ([`XsMany`]).
+    ///
+    /// # Errors
+    /// The first one; others may have been made all the same.
+    pub fn mkdir_many<P: AsRef<str>>(&self, paths: &[P]) -> io::Result<()> {
+        self.shared.mkdir_many(self.id, paths)
+    }
+
+    /// Sets the permissions of nodes; sent together ([`XsMany`]).
+    ///
+    /// # Errors
+    /// The first one; others may have been set all the same.
+    pub fn set_perms_many<P: AsRef<str>>(&self, nodes: &[(P, &[Perm])]) -> io::Result<()> {
+        self.shared.set_perms_many(self.id, nodes)
+    }
 }
 
 impl Xs for Transaction {
@@ -96,6 +113,20 @@ impl Xs for Transaction {
 
     fn rm(&self, path: &str) -> io::Result<()> {
         self.shared.rm(self.id, path)
+    }
+}
+
+impl XsMany for Transaction {
+    fn read_many<P: AsRef<str>>(&self, paths: &[P]) -> Vec<io::Result<Box<str>>> {
+        self.shared.read_many(self.id, paths)
+    }
+
+    fn write_many<P: AsRef<str>>(&self, nodes: &[(P, &str)]) -> io::Result<()> {
+        self.shared.write_many(self.id, nodes)
+    }
+
+    fn rm_many<P: AsRef<str>>(&self, paths: &[P]) -> Vec<io::Result<()>> {
+        self.shared.rm_many(self.id, paths)
     }
 }
 

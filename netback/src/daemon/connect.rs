@@ -12,14 +12,14 @@ use std::time::Instant;
 use hotplug::{MacAddr, Steering, Tap, TapOffload};
 use xen_ring::DomId;
 use xenbus::backend::Event;
-use xenbus::{Client, FrontendPath, Key, device};
+use xenbus::{Ahead, Client, FrontendPath, Key};
 
 use super::connection::Connection;
 use super::host::Host;
 use super::vif::Vif;
 use crate::logging::if_any;
 use crate::vif::control::View;
-use crate::vif::negotiate::{MAX_QUEUES, Negotiated, OFFER, negotiate};
+use crate::vif::negotiate::{KEYS, LIVE_KEYS, MAX_QUEUES, Negotiated, OFFER, negotiate};
 use crate::worker::{Command, ConnectRequest, ControlRequest, RingRequest, WorkerId};
 
 /// A connection that can begin: what each worker is to be sent.
@@ -170,7 +170,14 @@ impl Vif {
         client: &Client,
         frontend: FrontendPath,
     ) -> io::Result<Result<Negotiated, String>> {
-        let mac = device::optional(client, &self.path.key(Key::Mac));
+        let own = [self.path.key(Key::Mac), self.path.node(OFFER)];
+        let keys = KEYS.iter().chain(&LIVE_KEYS);
+        let ahead = own
+            .iter()
+            .cloned()
+            .chain(keys.map(|key| frontend.node(key)));
+        let ahead = Ahead::new(client, ahead.collect());
+        let [mac, offered] = own.map(|node| ahead.optional(&node));
         let mac = match mac {
             Err(error) if xenbus::is_disconnected(&error) => return Err(error),
             Err(error) => return Ok(Err(format!("the node mac cannot be read: {error}"))),
@@ -183,13 +190,13 @@ impl Vif {
         }
         // What this directory says was read by the frontend, whoever wrote it: this daemon may be
         // another one, with another configuration.
-        let offered = match device::optional(client, &self.path.node(OFFER)) {
+        let offered = match offered {
             Err(error) if xenbus::is_disconnected(&error) => return Err(error),
             Err(error) => return Ok(Err(format!("the node {OFFER} cannot be read: {error}"))),
             Ok(offered) => offered.and_then(|text| text.parse().ok()).unwrap_or(1),
         };
         let offered = offered.min(MAX_QUEUES);
-        match negotiate(offered, |key| device::optional(client, &frontend.node(key))) {
+        match negotiate(offered, |key| ahead.optional(&frontend.node(key))) {
             Ok(negotiated) => Ok(Ok(negotiated)),
             Err(error) => match error.lost_store() {
                 Ok(lost) => Err(lost),

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use hotplug::monitor::Changed;
 use xenbus::backend::{Event, Phase};
-use xenbus::{XenbusState, device};
+use xenbus::{Ahead, XenbusState, device};
 
 use super::connect::tap_offload;
 use super::host::Host;
 use super::timers::Due;
 use super::vif::Vif;
 use crate::logging::if_any;
-use crate::vif::negotiate::{Requests, requests};
+use crate::vif::negotiate::{LIVE_KEYS, Requests, requests};
 use crate::vif::{Live, MulticastFilter};
 
 /// How long to wait before showing the host what has changed too often.
@@ -52,7 +52,8 @@ impl Vif {
     pub(super) fn follow_requests(&mut self, host: &mut Host) -> Option<Event> {
         let (frontend, connection) = (self.frontend?, self.connection.as_mut()?);
         let client = host.store.client()?;
-        let asked = match requests(|key| device::optional(client, &frontend.node(key))) {
+        let ahead = Ahead::new(client, LIVE_KEYS.map(|key| frontend.node(key)).to_vec());
+        let asked = match requests(|key| ahead.optional(&frontend.node(key))) {
             Ok(asked) => asked,
             Err(error) => match error.lost_store() {
                 Ok(lost) => {

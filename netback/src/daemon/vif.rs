@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use hotplug::Tap;
 use hotplug::link::Link;
 use xenbus::backend::{Device, Event, Phase};
-use xenbus::device::{Probe, names, optional};
-use xenbus::{Client, DevicePath, FrontendPath, XenbusState, Xs};
+use xenbus::device::Probe;
+use xenbus::{Ahead, Client, DevicePath, FrontendPath, XenbusState, Xs};
 
 use super::connection::{Connection, Outcome};
 use super::host::Host;
@@ -78,6 +78,16 @@ pub(super) struct Facts {
     /// Settings of the vif line that nobody carries out, with their values.
     pub(super) unserved: Vec<(&'static str, String)>,
 }
+
+/// What is read of the device's own directory.
+const OWN: [&str; 6] = [
+    "mac",
+    "script",
+    "bridge",
+    "vifname",
+    "gatewaydev",
+    "hotplug-status",
+];
 
 /// What libxl takes from a vif line and writes for a backend that can, and this one cannot.
 const UNSERVED: [&str; 2] = ["vlan", "forwarddev"];
@@ -232,16 +242,15 @@ impl Vif {
 impl Facts {
     /// Nothing depends on these, so what cannot be read is absent.
     fn read(client: &Client, path: DevicePath) -> Self {
-        let read = |node: String| optional(client, &node).ok().flatten().map(String::from);
-        // Most of what a vif line can say it does not, so that one listing saves many looks.
-        let present = names(client, &path.dir()).unwrap_or_default();
-        let is_present = |key: &str| present.iter().any(|present| **present == *key);
-        let own = |key: &str| is_present(key).then(|| read(path.node(key))).flatten();
         let domain = format!("/local/domain/{}", path.dom);
-        let vm = read(format!("{domain}/vm"));
+        let (vm, name) = (format!("{domain}/vm"), format!("{domain}/name"));
+        let own = OWN.iter().chain(&UNSERVED).map(|key| path.node(key));
+        let ahead = Ahead::new(client, own.chain([vm.clone(), name.clone()]).collect());
+        let read = |node: &str| ahead.optional(node).ok().flatten().map(String::from);
+        let own = |key: &str| read(&path.node(key));
         Self {
-            guest: read(format!("{domain}/name")),
-            uuid: vm.and_then(|vm| vm.rsplit('/').next().map(str::to_owned)),
+            guest: read(&name),
+            uuid: read(&vm).and_then(|vm| vm.rsplit('/').next().map(str::to_owned)),
             vcpus: vcpus(client, &domain),
             mac: own("mac"),
             script: own("script"),

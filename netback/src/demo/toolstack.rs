@@ -14,7 +14,7 @@ use hotplug::link;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xenbus::perms::{Access, Perm};
-use xenbus::{Client, Transaction, XenbusState, Xs, transact};
+use xenbus::{Client, Transaction, XenbusState, Xs, XsMany, transact};
 
 const STATE_TOKEN: &str = "toolstack-state";
 
@@ -140,17 +140,16 @@ impl Toolstack {
     pub fn create_domain(&self, guest: u16, name: &str, vcpus: u16) -> Result<(), ToolstackError> {
         transact(&self.store, |store| {
             let home = format!("/local/domain/{guest}");
-            make_dir(store, &home, &[owner(guest), reader(0)])?;
-            store.write(&format!("{home}/name"), name)?;
-            store.write(&format!("{home}/domid"), &guest.to_string())?;
-            for dir in ["device", "device/vif", "error"] {
-                make_dir(store, &format!("{home}/{dir}"), &[owner(guest), reader(0)])?;
-            }
-            for vcpu in 0..vcpus {
-                let node = format!("{home}/cpu/{vcpu}/availability");
-                write_for(store, &node, "online", &[owner(0), reader(guest)])?;
-            }
-            Ok(())
+            let guests_own = [owner(guest), reader(0)];
+            make_dir(store, &home, &guests_own)?;
+            let dirs = ["device", "device/vif", "error"].map(|dir| format!("{home}/{dir}"));
+            store.mkdir_many(&dirs)?;
+            store.set_perms_many(&dirs.each_ref().map(|dir| (dir, guests_own.as_slice())))?;
+            let facts = [("name", name), ("domid", &guest.to_string())];
+            store.write_many(&facts.map(|(key, value)| (format!("{home}/{key}"), value)))?;
+            let cpu = |vcpu| (format!("{home}/cpu/{vcpu}/availability"), "online");
+            let cpus: Vec<_> = (0..vcpus).map(cpu).collect();
+            write_for(store, &cpus, &[owner(0), reader(guest)])
         })?;
         Ok(())
     }
@@ -174,18 +173,18 @@ impl Toolstack {
             let guests_own = [owner(vif.guest), reader(vif.backend)];
             make_dir(store, &frontend, &guests_own)?;
             let handle = vif.handle.to_string();
-            for (key, value) in [
+            let keys = [
                 ("backend", backend.as_str()),
                 ("backend-id", &vif.backend.to_string()),
                 ("state", XenbusState::Initialising.node()),
                 ("handle", &handle),
                 ("mac", &vif.mac),
                 ("trusted", "1"),
-            ] {
-                write_for(store, &format!("{frontend}/{key}"), value, &guests_own)?;
-            }
+            ];
+            let keys = keys.map(|(key, value)| (format!("{frontend}/{key}"), value));
+            write_for(store, &keys, &guests_own)?;
             let backends_own = [owner(vif.backend), reader(vif.guest)];
-            write_for(store, &format!("{frontend}/mtu"), "1500", &backends_own)?;
+            write_for(store, &[(format!("{frontend}/mtu"), "1500")], &backends_own)?;
 
             remove(store, &backend)?;
             make_dir(store, &backend, &backends_own)?;
@@ -205,10 +204,9 @@ impl Toolstack {
                     .iter()
                     .map(|(key, value)| (key.as_str(), value.as_str())),
             );
-            for (key, value) in keys {
-                store.write(&format!("{backend}/{key}"), value)?;
-            }
-            Ok(())
+            let keys = keys.iter();
+            let nodes = keys.map(|(key, value)| (format!("{backend}/{key}"), *value));
+            store.write_many(&nodes.collect::<Vec<_>>())
         })?;
         Ok(())
     }
@@ -403,9 +401,10 @@ fn make_dir(store: &Transaction, dir: &str, perms: &[Perm]) -> io::Result<()> {
     store.set_perms(dir, perms)
 }
 
-fn write_for(store: &Transaction, node: &str, value: &str, perms: &[Perm]) -> io::Result<()> {
-    store.write(node, value)?;
-    store.set_perms(node, perms)
+fn write_for(store: &Transaction, nodes: &[(String, &str)], perms: &[Perm]) -> io::Result<()> {
+    store.write_many(nodes)?;
+    let perms: Vec<_> = nodes.iter().map(|(node, _)| (node, perms)).collect();
+    store.set_perms_many(&perms)
 }
 
 fn remove(store: &impl Xs, path: &str) -> io::Result<()> {

@@ -35,6 +35,25 @@ pub const ADVERTISED: &[(&str, &str)] = &[
     ("feature-xdp-headroom", "1"),
 ];
 
+/// The keys of a frontend that [`negotiate`] is likely to read, beside [`LIVE_KEYS`]: those of one
+/// queue pair with an event channel for each ring. Whoever has them at hand saves time.
+pub const KEYS: &[&str] = &[
+    "multi-queue-num-queues",
+    "tx-ring-ref",
+    "rx-ring-ref",
+    "event-channel-tx",
+    "event-channel-rx",
+    "ctrl-ring-ref",
+    "event-channel-ctrl",
+    "request-rx-copy",
+    "feature-sg",
+    "feature-no-csum-offload",
+    "feature-ipv6-csum-offload",
+    "feature-gso-tcpv4",
+    "feature-gso-tcpv6",
+    "feature-rx-notify",
+];
+
 /// What a frontend asked for, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Negotiated {
@@ -203,7 +222,8 @@ impl<R: Read> FrontendKeys<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::cell::RefCell;
+    use std::collections::{BTreeSet, HashMap};
 
     use super::*;
 
@@ -248,6 +268,22 @@ mod tests {
             offloads,
         };
         assert_eq!(negotiated.features, features);
+    }
+
+    #[test]
+    fn all_that_is_read_of_linux_is_known_before() {
+        let asked = RefCell::default();
+        let known = [KEYS, &LIVE_KEYS].concat();
+        negotiate(1, |key| {
+            let value = LINUX.iter().find(|(name, _)| *name == key);
+            RefCell::<Vec<_>>::borrow_mut(&asked).push(key.to_owned());
+            Ok(value.map(|(_, value)| Box::from(*value)))
+        })
+        .unwrap();
+        assert_eq!(
+            BTreeSet::from_iter(asked.into_inner().iter().map(String::as_str)),
+            BTreeSet::from_iter(known)
+        );
     }
 
     #[test]

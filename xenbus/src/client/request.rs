@@ -5,6 +5,7 @@ use std::io;
 
 use super::{Shared, refused};
 use crate::perms::Perm;
+use crate::session::Answer;
 use crate::wire::{self, Kind};
 
 /// How often a long listing begins anew because the directory changed meanwhile.
@@ -29,15 +30,52 @@ impl Shared {
     }
 
     pub(crate) fn write(&self, tx_id: u32, path: &str, data: &str) -> io::Result<()> {
-        check_string(path)?;
-        let parts = [path.as_bytes(), b"\0", data.as_bytes()];
-        self.exchange(Kind::Write, tx_id, &parts)?
-            .map_err(|code| refused(Kind::Write, path, code))?;
-        Ok(())
+        self.write_many(tx_id, &[(path, data)])
     }
 
     pub(crate) fn rm(&self, tx_id: u32, path: &str) -> io::Result<()> {
         self.call(Kind::Rm, tx_id, &[path]).map(drop)
+    }
+
+    pub(crate) fn read_many<P: AsRef<str>>(
+        &self,
+        tx_id: u32,
+        paths: &[P],
+    ) -> Vec<io::Result<Box<str>>> {
+        let values = self.call_many(Kind::Read, tx_id, paths);
+        values
+            .map(|value| text(value?).map(String::into_boxed_str))
+            .collect()
+    }
+
+    pub(crate) fn rm_many<P: AsRef<str>>(&self, tx_id: u32, paths: &[P]) -> Vec<io::Result<()>> {
+        let answers = self.call_many(Kind::Rm, tx_id, paths);
+        answers.map(|answer| answer.map(drop)).collect()
+    }
+
+    pub(crate) fn write_many<P: AsRef<str>>(
+        &self,
+        tx_id: u32,
+        nodes: &[(P, &str)],
+    ) -> io::Result<()> {
+        let payloads = nodes.iter().map(|(path, data)| node(path.as_ref(), data));
+        let answers = self.exchange_many(Kind::Write, tx_id, payloads);
+        all_done(Kind::Write, answers, nodes.iter().map(|(path, _)| path))
+    }
+
+    /// As [`Self::call`] with each of the paths.
+    fn call_many<P: AsRef<str>>(
+        &self,
+        kind: Kind,
+        tx_id: u32,
+        paths: &[P],
+    ) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+        let payloads = paths.iter().map(|path| strings(&[path.as_ref()]));
+        let answers = self.exchange_many(kind, tx_id, payloads);
+        answers
+            .into_iter()
+            .zip(paths)
+            .map(move |(answer, path)| answer?.map_err(|code| refused(kind, path.as_ref(), code)))
     }
 
     pub(crate) fn mkdir(&self, tx_id: u32, path: &str) -> io::Result<()> {
@@ -53,10 +91,24 @@ impl Shared {
     }
 
     pub(crate) fn set_perms(&self, tx_id: u32, path: &str, perms: &[Perm]) -> io::Result<()> {
-        let entries: Vec<String> = perms.iter().map(ToString::to_string).collect();
-        let mut strings = vec![path];
-        strings.extend(entries.iter().map(String::as_str));
-        self.call(Kind::SetPerms, tx_id, &strings).map(drop)
+        self.set_perms_many(tx_id, &[(path, perms)])
+    }
+
+    pub(crate) fn mkdir_many<P: AsRef<str>>(&self, tx_id: u32, paths: &[P]) -> io::Result<()> {
+        let mut answers = self.call_many(Kind::Mkdir, tx_id, paths);
+        answers.try_for_each(|answer| answer.map(drop))
+    }
+
+    pub(crate) fn set_perms_many<P: AsRef<str>>(
+        &self,
+        tx_id: u32,
+        nodes: &[(P, &[Perm])],
+    ) -> io::Result<()> {
+        let payloads = nodes
+            .iter()
+            .map(|(path, perms)| permissions(path.as_ref(), perms));
+        let answers = self.exchange_many(Kind::SetPerms, tx_id, payloads);
+        all_done(Kind::SetPerms, answers, nodes.iter().map(|(path, _)| path))
     }
 
     pub(crate) fn start_transaction(&self) -> io::Result<u32> {
@@ -118,8 +170,24 @@ impl Shared {
     }
 }
 
+/// The first error among answers that have nothing else to say.
+fn all_done<'p, P: AsRef<str> + 'p>(
+    kind: Kind,
+    answers: Vec<io::Result<Answer>>,
+    paths: impl Iterator<Item = &'p P>,
+) -> io::Result<()> {
+    answers
+        .into_iter()
+        .zip(paths)
+        .try_for_each(|(answer, path)| {
+            answer?
+                .map(drop)
+                .map_err(|code| refused(kind, path.as_ref(), code))
+        })
+}
+
 /// A path, a token or a value between NULs cannot contain one.
-pub(super) fn check_string(string: &str) -> io::Result<()> {
+fn check_string(string: &str) -> io::Result<()> {
     if string.contains('\0') {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -127,6 +195,31 @@ pub(super) fn check_string(string: &str) -> io::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// A payload of strings, each with its NUL.
+pub(super) fn strings(strings: &[&str]) -> io::Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    for string in strings {
+        check_string(string)?;
+        payload.extend_from_slice(string.as_bytes());
+        payload.push(0);
+    }
+    Ok(payload)
+}
+
+/// A payload of a path and who may do what with it.
+fn permissions(path: &str, perms: &[Perm]) -> io::Result<Vec<u8>> {
+    let entries: Vec<String> = perms.iter().map(ToString::to_string).collect();
+    let mut words = vec![path];
+    words.extend(entries.iter().map(String::as_str));
+    strings(&words)
+}
+
+/// A payload of a path and what is to be written there.
+fn node(path: &str, data: &str) -> io::Result<Vec<u8>> {
+    check_string(path)?;
+    Ok([path.as_bytes(), b"\0", data.as_bytes()].concat())
 }
 
 fn text(payload: Vec<u8>) -> io::Result<String> {

@@ -2,7 +2,7 @@
 //! The client against the in-memory store over a socket pair, and against peers that
 //! are worse than any store.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::error::is_disconnected;
 use crate::fake::FakeXenstored;
 use crate::perms::Access;
 use crate::transaction::transact;
+use crate::wire::Decoder;
 
 mod scripted;
 
@@ -331,6 +332,84 @@ fn a_lost_connection_is_known_and_stays_lost() {
     assert_eq!(kind(store.client(0)), ErrorKind::ConnectionRefused);
     store.refuse(false).unwrap();
     assert!(store.client(0).unwrap().read("domid").is_ok());
+}
+
+/// Anything that is asked one after the other waits here for ever.
+#[test]
+fn all_is_sent_before_the_first_answer_is_awaited() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let client = Client::over(ours).unwrap();
+    let store = std::thread::spawn(move || {
+        let (mut decoder, mut requests, mut buffer) = (Decoder::new(), Vec::new(), [0; 4096]);
+        while requests.len() < 3 {
+            let count = theirs.read(&mut buffer).unwrap();
+            decoder.push(&buffer[..count]);
+            while let Ok(Some(request)) = decoder.next_message() {
+                requests.push(request);
+            }
+        }
+        // A store may answer in any order.
+        for request in requests.into_iter().rev() {
+            let mut bytes = Vec::new();
+            request.encode(&mut bytes).unwrap();
+            theirs.write_all(&bytes).unwrap();
+        }
+        theirs
+    });
+    let paths = ["a", "b\0", "c", "d"];
+    let answers = client.read_many(&paths);
+    let _open = store.join().unwrap();
+    let texts: Vec<_> = answers.into_iter().map(|answer| answer.ok()).collect();
+    let said = |text: &str| Some(Box::from(text));
+    assert_eq!(texts, [said("a\0"), None, said("c\0"), said("d\0")]);
+}
+
+#[test]
+fn of_many_requests_each_has_its_own_answer() {
+    let store = FakeXenstored::spawn().unwrap();
+    let client = store.client(0).unwrap();
+    client.write_many(&[("a", "1"), ("b", "2")]).unwrap();
+    let read: Vec<_> = client
+        .read_many(&["b", "a//b", "none", "a"])
+        .into_iter()
+        .map(|read| read.map_err(|error| error.kind()))
+        .collect();
+    assert_eq!(
+        read,
+        [
+            Ok("2".into()),
+            Err(ErrorKind::InvalidInput),
+            Err(ErrorKind::NotFound),
+            Ok("1".into())
+        ]
+    );
+    let too_long = "x".repeat(4095);
+    let refused = client.write_many(&[("c", "3"), ("a", too_long.as_str()), ("d", "4")]);
+    assert_eq!(kind(refused), ErrorKind::InvalidInput);
+    let t = client.transaction().unwrap();
+    t.mkdir_many(&["e", "e/f"]).unwrap();
+    let perms = [Perm::new(Access::None, 0), Perm::new(Access::Read, 5)];
+    t.set_perms_many(&[("e/f", &perms[..]), ("e", &perms)])
+        .unwrap();
+    assert_eq!(
+        kind(t.set_perms_many(&[("none", &perms[..])])),
+        ErrorKind::NotFound
+    );
+    t.write_many(&[("e/f", "5")]).unwrap();
+    assert_eq!(t.read_many(&["e/f"])[0].as_deref().ok(), Some("5"));
+    assert!(t.rm_many(&["a"])[0].is_ok());
+    assert_eq!(kind(client.read("e/f")), ErrorKind::NotFound);
+    t.commit().unwrap();
+    assert_eq!(client.get_perms("e/f").unwrap(), perms);
+    assert!(client.rm_many(&["c", "d"]).iter().all(Result::is_ok));
+    assert_eq!(kind(client.read("a")), ErrorKind::NotFound);
+
+    store.drop_connections().unwrap();
+    let lost = client.read_many(&["b", "e"]);
+    assert!(
+        lost.iter()
+            .all(|read| is_disconnected(read.as_ref().unwrap_err()))
+    );
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::io;
 
 use xenstore_rs::Xs;
 
-use super::{optional, read_frontend, read_online};
+use super::{is_online, optional, read_frontend, read_keys};
 use crate::backend::{Event, FrontendState, Probed};
+use crate::many::XsMany;
 use crate::path::{DevicePath, FrontendPath, Key, PathError, decimal};
 use crate::state::{StateError, XenbusState};
 
@@ -58,20 +59,32 @@ impl Probe {
 ///
 /// # Errors
 /// That of the store.
-pub fn probe(store: &impl Xs, device: DevicePath) -> io::Result<Option<Probe>> {
-    let Some(state) = optional(store, &device.key(Key::State))? else {
+pub fn probe(store: &impl XsMany, device: DevicePath) -> io::Result<Option<Probe>> {
+    let [state, online, path, id, handle, script] = read_keys(
+        store,
+        device,
+        [
+            Key::State,
+            Key::Online,
+            Key::Frontend,
+            Key::FrontendId,
+            Key::Handle,
+            Key::Script,
+        ],
+    );
+    let Some(state) = state? else {
         return Ok(None);
     };
     let own_state: Result<XenbusState, StateError> = state.parse();
-    let online = read_online(store, device)?;
-    let frontend = frontend(store, device)?;
-    let handle = read_handle(store, device)?;
+    let online = is_online(online?.as_deref());
+    let frontend = frontend(device, path?, id?);
+    let handle = parse_handle(handle?);
     // A toolstack that does not write in one transaction is not done yet; the kernel waits too.
     let unfinished = matches!(frontend, Err(PathError::Missing { .. }));
     if unfinished && own_state == Ok(XenbusState::Initialising) {
         return Ok(None);
     }
-    let script = optional(store, &device.key(Key::Script))?.is_some();
+    let script = script?.is_some();
     let retired = own_state == Ok(XenbusState::Closed) && (!online || absent(store, &frontend)?);
     Ok(Some(Probe {
         device,
@@ -84,19 +97,14 @@ pub fn probe(store: &impl Xs, device: DevicePath) -> io::Result<Option<Probe>> {
     }))
 }
 
-/// Reads `handle`: `None` if it is not there yet, `Err` with its text, cut short, if
+/// What `handle` says: `None` if it is not there yet, `Err` with its text, cut short, if
 /// it is no number.
-///
-/// # Errors
-/// That of the store.
-fn read_handle(store: &impl Xs, device: DevicePath) -> io::Result<Result<Option<u32>, String>> {
-    let Some(text) = optional(store, &device.key(Key::Handle))? else {
-        return Ok(Ok(None));
-    };
-    Ok(match decimal(&text) {
+fn parse_handle(text: Option<Box<str>>) -> Result<Option<u32>, String> {
+    let Some(text) = text else { return Ok(None) };
+    match decimal(&text) {
         Some(handle) => Ok(Some(handle)),
         None => Err(text.chars().take(32).collect()),
-    })
+    }
 }
 
 /// The event for the `handle` node of a device that was found without one; `None` if
@@ -105,27 +113,28 @@ fn read_handle(store: &impl Xs, device: DevicePath) -> io::Result<Result<Option<
 /// # Errors
 /// That of the store.
 pub(super) fn handle_event(store: &impl Xs, device: DevicePath) -> io::Result<Option<Event>> {
-    Ok(match read_handle(store, device)? {
-        Ok(None) => None,
-        Ok(Some(handle)) => Some(Event::Handle(Ok(handle))),
-        Err(text) => Some(Event::Handle(Err(handle_error(&text)))),
-    })
+    Ok(
+        match parse_handle(optional(store, &device.key(Key::Handle))?) {
+            Ok(None) => None,
+            Ok(Some(handle)) => Some(Event::Handle(Ok(handle))),
+            Err(text) => Some(Event::Handle(Err(handle_error(&text)))),
+        },
+    )
 }
 
 fn handle_error(text: &str) -> String {
     format!("handle is {text:?}, which is not a number")
 }
 
-fn frontend(store: &impl Xs, device: DevicePath) -> io::Result<Result<FrontendPath, PathError>> {
-    let mut texts = [None, None];
-    for (text, key) in texts.iter_mut().zip([Key::Frontend, Key::FrontendId]) {
-        *text = optional(store, &device.key(key))?;
-        if text.is_none() {
-            return Ok(Err(PathError::Missing { key }));
-        }
-    }
-    let [path, id] = texts.map(Option::unwrap_or_default);
-    Ok(FrontendPath::check(device, &path, &id))
+fn frontend(
+    device: DevicePath,
+    path: Option<Box<str>>,
+    id: Option<Box<str>>,
+) -> Result<FrontendPath, PathError> {
+    let missing = |key| move || PathError::Missing { key };
+    let path = path.ok_or_else(missing(Key::Frontend))?;
+    let id = id.ok_or_else(missing(Key::FrontendId))?;
+    FrontendPath::check(device, &path, &id)
 }
 
 fn absent(store: &impl Xs, frontend: &Result<FrontendPath, PathError>) -> io::Result<bool> {

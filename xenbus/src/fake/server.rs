@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The thread that serves the in-memory store to its connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net as std_net;
@@ -50,6 +50,8 @@ pub(super) struct Server {
     listener: Option<UnixListener>,
     next: usize,
     refuse: bool,
+    /// Peers for whom there is something new to send.
+    touched: BTreeSet<Token>,
 }
 
 impl Server {
@@ -65,6 +67,7 @@ impl Server {
             listener: None,
             next: FIRST_PEER,
             refuse: false,
+            touched: BTreeSet::new(),
         };
         Ok((server, waker))
     }
@@ -103,7 +106,8 @@ impl Server {
                 Command::With(f) => {
                     f(&mut self.store);
                     let out = self.store.take_outgoing();
-                    self.deliver(out);
+                    self.enqueue(out);
+                    self.deliver();
                 }
                 // Whoever asked may have gone; that is nothing to us, here and below.
                 Command::DropConnections(reply) => {
@@ -170,8 +174,14 @@ impl Server {
                 Ok(0) => return self.hang_up(token),
                 Ok(count) => {
                     peer.decoder.push(buffer.get(..count).unwrap_or_default());
-                    if !self.requests(token) {
+                    let sense = self.requests(token);
+                    self.deliver();
+                    if !sense {
                         return self.hang_up(token);
+                    }
+                    // epoll(7): a stream that gave less than was asked for is empty.
+                    if count < buffer.len() {
+                        return self.flush(token);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -190,7 +200,7 @@ impl Server {
             match peer.decoder.next_message() {
                 Ok(Some(request)) => {
                     let out = self.store.handle(id, &request);
-                    self.deliver(out);
+                    self.enqueue(out);
                 }
                 Ok(None) => return true,
                 Err(_) => return false,
@@ -199,8 +209,7 @@ impl Server {
         true
     }
 
-    fn deliver(&mut self, messages: Vec<(ConnId, Message)>) {
-        let mut touched = Vec::new();
+    fn enqueue(&mut self, messages: Vec<(ConnId, Message)>) {
         for (conn, message) in messages {
             let Some(token) = self.tokens.get(&conn).copied() else {
                 continue;
@@ -209,12 +218,14 @@ impl Server {
                 if let Err(error) = message.encode(&mut peer.out) {
                     tracing::error!(%error, "a message of the in-memory xenstored is lost");
                 }
-                if touched.last() != Some(&token) {
-                    touched.push(token);
-                }
+                self.touched.insert(token);
             }
         }
-        for token in touched {
+    }
+
+    /// Sends what has been enqueued: answers to requests that came together go together.
+    fn deliver(&mut self) {
+        while let Some(token) = self.touched.pop_first() {
             self.flush(token);
         }
     }

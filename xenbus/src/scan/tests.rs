@@ -79,7 +79,12 @@ fn events_are_about_devices() {
     make(&client, vif(1, 1), "1");
     assert_eq!(on("backend/vif/1"), ["+backend/vif/1/1"]);
     client.rm("backend/vif").unwrap();
-    assert_eq!(on("backend/vif/1/0/state"), ["-backend/vif/1/0"]);
+    assert_eq!(on("backend/vif/1/0"), ["-backend/vif/1/0"]);
+    assert_eq!(
+        on("backend/vif/1/0/state"),
+        ["backend/vif/1/0 state"],
+        "whoever reads it sees that it is gone"
+    );
     assert_eq!(
         on("backend/vif/1"),
         ["-backend/vif/1/0", "-backend/vif/1/1"]

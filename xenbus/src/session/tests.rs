@@ -19,6 +19,33 @@ fn message(kind: Kind, req_id: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn what_waits_to_be_sent_is_known_message_by_message() {
+    let mut session = Session::new();
+    let messages = [
+        message(Kind::Read, 1, b"a\0"),
+        message(Kind::Read, 2, b""),
+        message(Kind::Rm, 3, b"path\0"),
+    ];
+    for (kind, payload) in [
+        (Kind::Read, b"a\0".as_slice()),
+        (Kind::Read, b""),
+        (Kind::Rm, b"path\0"),
+    ] {
+        session.request(kind, 0, &[payload]).unwrap();
+    }
+    session.sent(5);
+    assert_eq!(session.outgoing_message(), &messages[0][5..]);
+    session.sent(messages[0].len() - 5);
+    assert_eq!(session.outgoing_message(), messages[1]);
+    session.sent(messages[1].len() + 1);
+    assert_eq!(session.outgoing_message(), &messages[2][1..]);
+    session.sent(messages[2].len() - 1);
+    assert!(session.outgoing_message().is_empty());
+    session.request(Kind::Read, 0, &[b"a\0"]).unwrap();
+    assert_eq!(session.outgoing_message(), session.outgoing());
+}
+
+#[test]
 fn replies_are_matched_by_id_in_any_order_and_taken_once() {
     let mut session = Session::new();
     let first = session.request(Kind::Read, 0, &[b"a\0"]).unwrap();
@@ -38,6 +65,8 @@ fn replies_are_matched_by_id_in_any_order_and_taken_once() {
     assert_eq!(session.outgoing()[..4], [11, 0, 0, 0]);
     session.sent(usize::MAX);
     assert!(session.outgoing().is_empty());
+
+    assert!(session.outgoing_message().is_empty());
 
     session.events.register("a", "t", Coalesce::Watched);
     session.receive(&message(Kind::Write, 2, b"OK\0")).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use xenbus::{Client, XenbusState, Xs, transact};
+use xenbus::{Client, XenbusState, Xs, XsMany, transact};
 
 use super::netfront::NetfrontError;
 
@@ -133,15 +133,21 @@ impl FrontendStore {
     /// # Errors
     /// The store fails.
     pub fn publish(&self, keys: &[(String, Option<String>)]) -> Result<(), NetfrontError> {
+        let path = |key: &String| format!("{}/{key}", self.dir);
         transact(&self.client, |store| {
-            for (key, value) in keys {
-                let path = format!("{}/{key}", self.dir);
-                match value {
-                    Some(value) => store.write(&path, value)?,
-                    None => match store.rm(&path) {
+            // What is removed may be a directory that is then written anew.
+            for alike in keys.chunk_by(|(_, a), (_, b)| a.is_some() == b.is_some()) {
+                let written = alike
+                    .iter()
+                    .filter_map(|(key, value)| Some((path(key), value.as_deref()?)));
+                store.write_many(&written.collect::<Vec<_>>())?;
+                let removed = alike.iter().filter(|(_, value)| value.is_none());
+                let removed: Vec<_> = removed.map(|(key, _)| path(key)).collect();
+                for removed in store.rm_many(&removed) {
+                    match removed {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                         _ => {}
-                    },
+                    }
                 }
             }
             Ok(())

@@ -2,10 +2,8 @@
 //! Answers that the in-memory store never gives, from a store that reads them off a
 //! list.
 
-use std::io::{Read, Write};
-
 use super::*;
-use crate::wire::{Decoder, Message};
+use crate::wire::Message;
 
 /// A store whose answers the test writes: the reply to each request in turn.
 fn scripted(replies: Vec<(Kind, Vec<u8>)>) -> Client {

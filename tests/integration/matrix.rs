@@ -15,6 +15,7 @@
 //!
 //! The streams are compared as they come, every byte with the one that belongs at its place; nothing is kept.
 
+use std::collections::BTreeSet;
 use std::env::VarError;
 use std::fs;
 use std::io::Write;
@@ -80,6 +81,8 @@ fn all_of(queues: u16, split_event_channels: bool) {
         let vif = world.vif_status(&guest.vif).unwrap();
         let agreed = agreed(&options);
         assert_eq!((vif.features, vif.queues), (agreed, queues), "{case}");
+        let workers: BTreeSet<_> = vif.by_queue.iter().filter_map(|own| own.worker).collect();
+        assert_eq!(workers.len(), usize::from(queues), "{case}");
 
         guest.reach();
         let started = Instant::now();

@@ -93,9 +93,9 @@ pub enum BenchError {
     /// Worker and guest would take turns.
     #[error("only one processor may be used: the worker and the guest need one each")]
     OneProcessor,
-    /// The daemon has none.
-    #[error("the daemon's worker thread cannot be found")]
-    NoWorker,
+    /// Nobody bears its name, or a vif has no worker.
+    #[error("a thread of the daemon or of its store cannot be found")]
+    NoThread,
     /// The backend answered a request with an error.
     #[error("the backend answered a frame {way} with status {status}")]
     Refused {
@@ -163,9 +163,11 @@ fn measure_scale(machine: &str, quick: bool, out: &mut impl Write) -> Result<Rep
         sending: seconds(5),
     };
     report::scale::head(out, machine)?;
-    let bars = report::scale::bars(size, scale::run(size)?);
-    report::scale::table(out, &bars)?;
-    Ok(Report::of_scale(machine, bars))
+    let outcome = scale::run(size)?;
+    let bars = report::scale::bars(size, &outcome);
+    let notes = report::scale::notes(&outcome);
+    report::scale::table(out, &bars, &notes)?;
+    Ok(Report::of_scale(machine, bars, notes))
 }
 
 /// Keeps the kernel from sending frames of its own through the taps: IPv6 looks for neighbours and routers.

@@ -331,7 +331,7 @@ fn find_worker() -> Result<Thread, BenchError> {
         }
         std::thread::yield_now();
     }
-    Err(BenchError::NoWorker)
+    Err(BenchError::NoThread)
 }
 
 /// Repeats `step`, which says whether anything has moved and whether it is done, until it is done, or until nothing

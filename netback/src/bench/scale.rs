@@ -3,8 +3,13 @@
 //! share fairly.
 //!
 //! Everything is in this process, the simulated store, hypervisor and guests too, so what is said of its memory and of
-//! its processor time is more than the daemon's own.
+//! its processor time is more than the daemon's own. Where threads can be told apart, they are.
+//!
+//! Guests share a worker by turns, and workers share the processors as the scheduler sees fit, among themselves and with
+//! whoever else runs there: with fewer processors than workers and guests there is no telling how. So beside the
+//! shares of all, those of the guests of each worker are shown, and how long it ran.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use xen_ring::front::FrontTx;
@@ -14,7 +19,7 @@ use super::frames::{Frame, Shape};
 use super::guest::rx::Receiver;
 use super::guest::tx::Sender;
 use super::guest::{self, BenchGuest, End};
-use super::process;
+use super::process::{self, Thread};
 use crate::config::Config;
 use crate::demo::machine::Machine;
 use crate::demo::sim::SimGuest;
@@ -33,12 +38,12 @@ pub(super) struct Size {
 }
 
 /// What came out.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Outcome {
     /// From the first vif's directories until the last vif was connected.
     pub(super) attach: Duration,
     /// Processor time of all that took part in it.
-    pub(super) attach_cpu: Duration,
+    pub(super) attach_cpu: AttachTime,
     /// Processor time while nothing happened.
     pub(super) idle_cpu: Duration,
     /// Resident bytes before the first vif.
@@ -47,12 +52,35 @@ pub(super) struct Outcome {
     pub(super) vif_bytes: u64,
     /// Threads before the first vif, and with all of them.
     pub(super) threads: (usize, usize),
-    /// The most frames that one busy vif got through, and the fewest.
-    pub(super) shares: (u64, u64),
+    /// What each busy vif got through.
+    pub(super) shares: Vec<Share>,
+    /// How long each worker ran while they sent.
+    pub(super) worker_cpu: Vec<Duration>,
+}
+
+/// Processor time by who it was spent for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttachTime {
+    /// The daemon: its control thread and its workers, with what the kernel does for them.
+    pub(super) daemon: Duration,
+    /// The simulated store.
+    pub(super) store: Duration,
+    /// Toolstack and guests.
+    pub(super) others: Duration,
+}
+
+/// What one busy vif got through.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    /// Its worker.
+    pub(super) worker: usize,
+    pub(super) frames: u64,
 }
 
 /// Pages that a busy guest sends from: few, since there are many guests.
 const PAGES: usize = 4;
+/// How often a thread is looked for.
+const NAME_TRIES: u32 = 500;
 
 /// Measures.
 pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
@@ -61,10 +89,11 @@ pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
     let empty_bytes = process::resident()?;
     let threads = process::threads()?.len();
 
-    let (started, cpu) = (Instant::now(), process::cpu_time()?);
+    let crew = Crew::find(machine.status()?.workers)?;
+    let (started, cpu) = (Instant::now(), crew.times()?);
     let guests = attach(&machine, size.vifs)?;
     let attach = started.elapsed();
-    let attach_cpu = process::cpu_time()?.saturating_sub(cpu);
+    let attach_cpu = crew.times()?.since(cpu);
     let guests = guests.into_iter().map(Guest::ready);
     let guests = guests.collect::<Result<Vec<_>, _>>()?;
     let threads = (threads, process::threads()?.len());
@@ -72,7 +101,10 @@ pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
     let idle_cpu = idle(size.idle)?;
     let grown = process::resident()?.saturating_sub(empty_bytes);
 
-    let shares = send(guests, size)?;
+    let workers = workers(&machine, size.busy)?;
+    let (frames, worker_cpu) = send(guests, size, &crew)?;
+    let share = |(worker, frames)| Share { worker, frames };
+    let shares = workers.into_iter().zip(frames).map(share).collect();
     machine.stop_daemon()?;
     Ok(Outcome {
         attach,
@@ -82,7 +114,80 @@ pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
         vif_bytes: grown / u64::from(size.vifs).max(1),
         threads,
         shares,
+        worker_cpu,
     })
+}
+
+/// The daemon's threads and the store's.
+struct Crew {
+    control: Thread,
+    workers: Vec<Thread>,
+    store: Thread,
+}
+
+impl Crew {
+    fn find(workers: usize) -> Result<Self, BenchError> {
+        let workers = (0..workers).map(|number| find(&format!("netback/{number}")));
+        Ok(Self {
+            control: find("netback")?,
+            workers: workers.collect::<Result<_, _>>()?,
+            store: find("fake-xenstored")?,
+        })
+    }
+
+    fn of_workers(&self) -> io::Result<Vec<Duration>> {
+        self.workers
+            .iter()
+            .map(|worker| worker.cpu_time())
+            .collect()
+    }
+
+    fn times(&self) -> io::Result<AttachTime> {
+        let daemon = self.control.cpu_time()? + self.of_workers()?.iter().sum();
+        let store = self.store.cpu_time()?;
+        let all = process::cpu_time()?;
+        Ok(AttachTime {
+            daemon,
+            store,
+            others: all.saturating_sub(daemon + store),
+        })
+    }
+}
+
+/// A thread of this name. One that has just been started takes its name when it first runs.
+fn find(name: &str) -> Result<Thread, BenchError> {
+    for _ in 0..NAME_TRIES {
+        if let Some(thread) = Thread::named(name)? {
+            return Ok(thread);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(BenchError::NoThread)
+}
+
+impl AttachTime {
+    fn since(self, before: Self) -> Self {
+        Self {
+            daemon: self.daemon.saturating_sub(before.daemon),
+            store: self.store.saturating_sub(before.store),
+            others: self.others.saturating_sub(before.others),
+        }
+    }
+
+    pub(super) fn all(self) -> Duration {
+        self.daemon + self.store + self.others
+    }
+}
+
+/// The workers of the first vifs, in the order in which [`attach`] makes them.
+fn workers(machine: &Machine, busy: usize) -> Result<Vec<usize>, BenchError> {
+    let mut vifs = machine.status()?.vifs;
+    vifs.sort_by_key(|vif| vif.domid);
+    vifs.iter()
+        .take(busy)
+        .map(|vif| vif.by_queue.first()?.worker)
+        .collect::<Option<_>>()
+        .ok_or(BenchError::NoThread)
 }
 
 /// What toolstack and guests do, each step for all vifs before the next, as when a host boots.
@@ -132,8 +237,12 @@ fn idle(time: Duration) -> Result<Duration, BenchError> {
     Ok(process::cpu_time()?.saturating_sub(before))
 }
 
-/// Has the first guests send flat out: the most and the fewest frames that one of them got through.
-fn send(mut guests: Vec<Guest>, size: Size) -> Result<(u64, u64), BenchError> {
+/// Has the first guests send flat out: how many frames each of them got through, and how long each worker ran.
+fn send(
+    mut guests: Vec<Guest>,
+    size: Size,
+    crew: &Crew,
+) -> Result<(Vec<u64>, Vec<Duration>), BenchError> {
     let frame = Frame::new(Shape::Small);
     let _others_wait = guests.split_off(size.busy.min(guests.len()));
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
@@ -160,16 +269,13 @@ fn send(mut guests: Vec<Guest>, size: Size) -> Result<(u64, u64), BenchError> {
         Ok(senders.iter().map(Sender::answered).collect())
     };
     let now = Instant::now();
-    let before = turn_until(now + size.sending / 10)?;
+    let (before, cpu) = (turn_until(now + size.sending / 10)?, crew.of_workers()?);
     let after = turn_until(now + size.sending + size.sending / 10)?;
-    let frames = || {
-        after
-            .iter()
-            .zip(&before)
-            .map(|(after, before)| after - before)
-    };
+    let ran = crew.of_workers()?.into_iter().zip(cpu);
+    let frames = after.iter().zip(before);
     Ok((
-        frames().max().unwrap_or_default(),
-        frames().min().unwrap_or_default(),
+        frames.map(|(after, before)| after - before).collect(),
+        ran.map(|(after, before)| after.saturating_sub(before))
+            .collect(),
     ))
 }

@@ -90,6 +90,8 @@ pub struct VifStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct QueueStatus {
+    /// The worker thread that serves it, `netback/<number>`; null while the vif is not connected.
+    pub worker: Option<usize>,
     /// What the guest transmits.
     pub tx: DirectionStatus,
     /// What the guest receives.

@@ -122,14 +122,14 @@ impl Vif {
         let mut requests = Vec::with_capacity(count);
         let keys = negotiated.queues.iter();
         let taps = std::iter::once(tap).chain(&further);
-        for (&(queue, worker), ((&keys, tap), counters)) in
+        for ((queue, place), ((&keys, tap), counters)) in
             assigned.iter().zip(keys.zip(taps).zip(&self.counters))
         {
             let tap = tap
                 .try_clone()
                 .map_err(|error| format!("cannot duplicate the tap: {error}"))?;
             let request = ConnectRequest {
-                queue,
+                queue: *queue,
                 guest: DomId::new(self.path.dom.raw()),
                 keys,
                 features: negotiated.features,
@@ -144,7 +144,7 @@ impl Vif {
                     ring: ring.take(),
                 }),
             };
-            requests.push((worker, request));
+            requests.push((place.worker(), request));
         }
         Ok(Prepared {
             connection: Connection::new(negotiated, live, assigned, further, view),

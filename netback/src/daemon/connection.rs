@@ -14,7 +14,7 @@ use xenbus::backend::Event;
 use crate::vif::control::View;
 use crate::vif::negotiate::{Negotiated, Requests};
 use crate::vif::{Fault, Flow, Live};
-use crate::worker::{QueueId, What, WorkerId};
+use crate::worker::{Place, QueueId, What, WorkerId};
 
 /// Queue pairs that workers have, or were asked to take.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct Queue {
     id: QueueId,
-    worker: WorkerId,
+    place: Place,
     stage: Stage,
     /// The guest does not take what comes for it.
     stalled: bool,
@@ -87,13 +87,13 @@ impl Connection {
     pub(super) fn new(
         negotiated: Negotiated,
         live: Arc<Live>,
-        assigned: Vec<(QueueId, WorkerId)>,
+        assigned: Vec<(QueueId, Place)>,
         tap_queues: Vec<Tap>,
         control: Option<Arc<View>>,
     ) -> Self {
-        let queue = |(id, worker)| Queue {
+        let queue = |(id, place)| Queue {
             id,
-            worker,
+            place,
             stage: Stage::Asked,
             stalled: false,
         };
@@ -115,7 +115,15 @@ impl Connection {
 
     /// Every queue pair and its worker.
     pub(super) fn queues(&self) -> impl Iterator<Item = (WorkerId, QueueId)> {
-        self.queues.iter().map(|queue| (queue.worker, queue.id))
+        self.queues
+            .iter()
+            .map(|queue| (queue.place.worker(), queue.id))
+    }
+
+    /// The worker of one of them, by number.
+    pub(super) fn worker(&self, index: u16) -> Option<WorkerId> {
+        let queue = self.queues.iter().find(|queue| queue.id.index == index)?;
+        Some(queue.place.worker())
     }
 
     /// Every queue pair that has not been asked to go yet has to go.
@@ -201,7 +209,7 @@ impl Connection {
         for queue in &mut self.queues {
             if matches!(queue.stage, Stage::Asked | Stage::Up) && self.course != Course::Up {
                 queue.stage = Stage::Leaving;
-                outcome.leave.push((queue.worker, queue.id));
+                outcome.leave.push((queue.place.worker(), queue.id));
             }
         }
         outcome.over = self.queues.iter().all(|queue| queue.stage == Stage::Down);

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::timers::Timers;
 use crate::vif::control::Peer;
 use crate::vif::control::statics::Quota;
-use crate::worker::{Command, QueueId, WorkerId, Workers};
+use crate::worker::{Command, Place, QueueId, WorkerId, Workers};
 
 pub(super) struct Host {
     pub(super) config: Config,
@@ -48,7 +48,7 @@ impl Host {
     }
 
     /// A new connection of `device` with so many queue pairs: their names, and a worker for each.
-    pub(super) fn assign(&mut self, device: DevicePath, count: usize) -> Vec<(QueueId, WorkerId)> {
+    pub(super) fn assign(&mut self, device: DevicePath, count: usize) -> Vec<(QueueId, Place)> {
         self.connections += 1;
         let connection = self.connections;
         let assign = |index| {
@@ -63,10 +63,13 @@ impl Host {
     }
 
     /// Queue pairs as they can be told something by one another. `None` if a worker is not there.
-    pub(super) fn peers(&self, assigned: &[(QueueId, WorkerId)]) -> Option<Vec<Peer>> {
-        let peer = |&(queue, worker)| {
-            let worker = self.workers.link(worker)?.clone();
-            Some(Peer { queue, worker })
+    pub(super) fn peers(&self, assigned: &[(QueueId, Place)]) -> Option<Vec<Peer>> {
+        let peer = |(queue, place): &(QueueId, Place)| {
+            let worker = self.workers.link(place.worker())?.clone();
+            Some(Peer {
+                queue: *queue,
+                worker,
+            })
         };
         assigned.iter().map(peer).collect()
     }

@@ -16,6 +16,7 @@ use crate::control::model::{
 use crate::vif::control::View;
 use crate::vif::control::hash::HashType;
 use crate::vif::{DirectionCounters, QueueCounters, Rate};
+use crate::worker::WorkerId;
 
 pub(super) fn status(
     vifs: &BTreeMap<DevicePath, Vif>,
@@ -42,10 +43,10 @@ fn vif_status(vif: &Vif) -> VifStatus {
     let control = connection.and_then(|connection| connection.control.as_deref());
     let tap = vif.tap.as_ref();
     let link = tap.and_then(|tap| tap.link().ok());
-    let by_queue: Vec<_> = vif
-        .counters
-        .iter()
-        .map(|queue| queue_status(queue))
+    let worker = |index| connection.and_then(|connection| connection.worker(index));
+    let by_queue: Vec<_> = (0..)
+        .zip(&vif.counters)
+        .map(|(index, counters)| queue_status(worker(index), counters))
         .collect();
     VifStatus {
         domid: vif.path.dom.raw(),
@@ -115,8 +116,9 @@ fn control_status(view: &View) -> ControlStatus {
     }
 }
 
-fn queue_status(counters: &QueueCounters) -> QueueStatus {
+fn queue_status(worker: Option<WorkerId>, counters: &QueueCounters) -> QueueStatus {
     QueueStatus {
+        worker: worker.map(WorkerId::number),
         tx: direction(&counters.tx),
         rx: direction(&counters.rx),
     }

@@ -7,6 +7,7 @@
 //! lock-free channels; the waker at either end is the only system call in between.
 
 mod patience;
+mod places;
 mod run;
 mod wait;
 
@@ -24,6 +25,8 @@ use xenbus::DevicePath;
 use crate::vif::control::{Directive, Peer, RingKeys, View};
 use crate::vif::negotiate::{Features, QueueKeys};
 use crate::vif::{ConnectError, Fault, Flow, Limits, Live, QueueCounters};
+pub use places::Place;
+use places::Places;
 
 /// Which queue pair of which connection. A vif that connects again gets a new number, so that a
 /// late report about the old connection cannot be taken for the new one's.
@@ -129,12 +132,19 @@ pub enum What {
 pub struct Workers {
     workers: Vec<Handle>,
     reports: Receiver<Report>,
-    next: usize,
+    places: Places,
 }
 
 /// A worker's number: where to send the commands about a queue pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerId(pub(crate) usize);
+
+impl WorkerId {
+    /// As in the thread's name.
+    pub const fn number(self) -> usize {
+        self.0
+    }
+}
 
 #[derive(Debug)]
 struct Handle {
@@ -215,15 +225,13 @@ impl Workers {
         Ok(Self {
             workers,
             reports,
-            next: 0,
+            places: Places::new(count),
         })
     }
 
-    /// The worker for the next queue pair: in turn, so that a connection's queue pairs are spread.
-    pub fn assign(&mut self) -> WorkerId {
-        let id = WorkerId(self.next);
-        self.next = (self.next + 1) % self.workers.len().max(1);
-        id
+    /// A place for the next queue pair, on a worker that has the fewest.
+    pub fn assign(&mut self) -> Place {
+        self.places.take()
     }
 
     /// Sends a command.

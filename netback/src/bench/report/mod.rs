@@ -22,18 +22,28 @@ pub(super) struct Report {
     grant_copy: &'static str,
     path: Vec<PathFigure>,
     scale: Vec<Bar>,
+    /// What explains those.
+    scale_notes: Vec<String>,
 }
 
 impl Report {
     pub(super) fn of_path(machine: &str, path: &[Series]) -> Self {
-        Self::new(machine, path.iter().map(PathFigure::of).collect(), vec![])
+        let path = path.iter().map(PathFigure::of).collect();
+        Self {
+            path,
+            ..Self::new(machine)
+        }
     }
 
-    pub(super) fn of_scale(machine: &str, scale: Vec<Bar>) -> Self {
-        Self::new(machine, vec![], scale)
+    pub(super) fn of_scale(machine: &str, scale: Vec<Bar>, scale_notes: Vec<String>) -> Self {
+        Self {
+            scale,
+            scale_notes,
+            ..Self::new(machine)
+        }
     }
 
-    fn new(machine: &str, path: Vec<PathFigure>, scale: Vec<Bar>) -> Self {
+    fn new(machine: &str) -> Self {
         Self {
             machine: machine.to_owned(),
             unix_time: SystemTime::now()
@@ -41,8 +51,9 @@ impl Report {
                 .map_or(0, |since| since.as_secs()),
             netback: env!("CARGO_PKG_VERSION"),
             grant_copy: "simulated: a memcpy",
-            path,
-            scale,
+            path: vec![],
+            scale: vec![],
+            scale_notes: vec![],
         }
     }
 }

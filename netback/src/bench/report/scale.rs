@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::bench::scale::{Outcome, Size};
+use crate::bench::scale::{AttachTime, Outcome, Share, Size};
 
 /// A figure and what it should be at most.
 #[derive(Debug, Clone, Serialize)]
@@ -21,9 +21,9 @@ const NOTHING_MS: f64 = 10.0;
 
 /// The figures beside their bars.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-pub(in crate::bench) fn bars(size: Size, outcome: Outcome) -> Vec<Bar> {
+pub(in crate::bench) fn bars(size: Size, outcome: &Outcome) -> Vec<Bar> {
     let Size { vifs, busy, .. } = size;
-    let (most, fewest) = outcome.shares;
+    let (most, fewest) = extremes(outcome.shares.iter());
     let idle = size.idle.as_secs();
     let bar = |what, unit, value, bar| Bar {
         what,
@@ -35,7 +35,7 @@ pub(in crate::bench) fn bars(size: Size, outcome: Outcome) -> Vec<Bar> {
         bar(
             format!(
                 "attaching {vifs} vifs ({:.2} s of processor time, simulation included)",
-                outcome.attach_cpu.as_secs_f64()
+                outcome.attach_cpu.all().as_secs_f64()
             ),
             "s",
             outcome.attach.as_secs_f64(),
@@ -74,6 +74,41 @@ pub(in crate::bench) fn bars(size: Size, outcome: Outcome) -> Vec<Bar> {
     ]
 }
 
+/// What explains the figures, line by line.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub(in crate::bench) fn notes(outcome: &Outcome) -> Vec<String> {
+    let AttachTime {
+        daemon,
+        store,
+        others,
+    } = outcome.attach_cpu;
+    let [daemon, store, others] = [daemon, store, others].map(|time| time.as_secs_f64());
+    let mut notes = vec![format!(
+        "processor time of attaching: daemon {daemon:.2} s, simulated store {store:.2} s, simulated toolstack and \
+         guests {others:.2} s"
+    )];
+    for (worker, cpu) in outcome.worker_cpu.iter().enumerate() {
+        let own = || outcome.shares.iter().filter(|share| share.worker == worker);
+        let (most, fewest) = extremes(own());
+        let frames: u64 = own().map(|share| share.frames).sum();
+        notes.push(format!(
+            "worker {worker}: {} busy vifs, most / fewest {:.2}; it ran for {:.2} s, {:.0} ns for a frame",
+            own().count(),
+            most as f64 / fewest as f64,
+            cpu.as_secs_f64(),
+            cpu.as_nanos() as f64 / frames as f64
+        ));
+    }
+    notes
+}
+
+/// The most frames that one got through, and the fewest.
+fn extremes<'s>(shares: impl Iterator<Item = &'s Share> + Clone) -> (u64, u64) {
+    let frames = shares.map(|share| share.frames);
+    let most = frames.clone().max().unwrap_or_default();
+    (most, frames.min().unwrap_or_default())
+}
+
 /// What stands above the table.
 pub(in crate::bench) fn head(out: &mut impl Write, machine: &str) -> io::Result<()> {
     writeln!(
@@ -84,8 +119,12 @@ pub(in crate::bench) fn head(out: &mut impl Write, machine: &str) -> io::Result<
     out.flush()
 }
 
-/// The table.
-pub(in crate::bench) fn table(out: &mut impl Write, bars: &[Bar]) -> io::Result<()> {
+/// The table, and what explains it.
+pub(in crate::bench) fn table(
+    out: &mut impl Write,
+    bars: &[Bar],
+    notes: &[String],
+) -> io::Result<()> {
     writeln!(out, "{:<72}{:>12}{:>15}", "", "", "BAR")?;
     for Bar {
         what,
@@ -102,7 +141,8 @@ pub(in crate::bench) fn table(out: &mut impl Write, bars: &[Bar]) -> io::Result<
             format!("<= {bar}")
         )?;
     }
-    Ok(())
+    writeln!(out)?;
+    notes.iter().try_for_each(|note| writeln!(out, "{note}"))
 }
 
 #[cfg(test)]
@@ -119,29 +159,48 @@ mod tests {
             idle: Duration::from_secs(10),
             sending: Duration::from_secs(1),
         };
+        let shares = |frames: &[u64]| {
+            let share = |(worker, frames)| Share { worker, frames };
+            (0..).zip(frames.iter().copied()).map(share).collect()
+        };
         let outcome = Outcome {
             attach: Duration::from_secs(1),
-            attach_cpu: Duration::from_secs(1),
+            attach_cpu: AttachTime {
+                daemon: Duration::from_millis(500),
+                store: Duration::from_millis(300),
+                others: Duration::from_millis(200),
+            },
             idle_cpu: Duration::from_millis(11),
             empty_bytes: 7_000_000,
             vif_bytes: 100_001,
             threads: (5, 5),
-            shares: (120, 100),
+            shares: shares(&[120, 100]),
+            worker_cpu: vec![Duration::from_micros(12), Duration::from_micros(20)],
         };
-        let missed = |outcome| {
+        let text = |outcome: &Outcome| {
             let mut text = Vec::new();
-            table(&mut text, &bars(size, outcome)).unwrap();
-            String::from_utf8(text).unwrap().matches("missed").count()
+            table(&mut text, &bars(size, outcome), &notes(outcome)).unwrap();
+            String::from_utf8(text).unwrap()
         };
-        assert_eq!(missed(outcome), 2);
+        let missed = |outcome| text(&outcome).matches("missed").count();
+        let shown = text(&outcome);
+        for line in [
+            "attaching 10 vifs (1.00 s of processor time, simulation included)",
+            "daemon 0.50 s, simulated store 0.30 s, simulated toolstack and guests 0.20 s",
+            "worker 0: 1 busy vifs, most / fewest 1.00; it ran for 0.00 s, 100 ns for a frame",
+            "worker 1: 1 busy vifs, most / fewest 1.00; it ran for 0.00 s, 200 ns for a frame",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
+        assert_eq!(missed(outcome.clone()), 2);
         let unfair = Outcome {
             threads: (5, 6),
-            shares: (121, 100),
-            ..outcome
+            shares: shares(&[121, 100]),
+            ..outcome.clone()
         };
         assert_eq!(missed(unfair), 4);
         let silent = Outcome {
-            shares: (0, 0),
+            shares: shares(&[0, 0]),
             ..outcome
         };
         assert_eq!(missed(silent), 3);

@@ -46,6 +46,7 @@ fn queue(tx: u64, rx: u64) -> QueueStatus {
         ..DirectionStatus::default()
     };
     QueueStatus {
+        worker: Some(0),
         tx: direction(tx),
         rx: direction(rx),
     }
@@ -214,6 +215,7 @@ fn json_names_are_what_programs_rely_on() {
                 "errors": { "grant-copy": 7 }
             },
             "by_queue": [{
+                "worker": 0,
                 "tx": { "packets": 0, "bytes": 0, "limit_mbit_per_second": null, "drops": {}, "errors": {} },
                 "rx": { "packets": 5, "bytes": 300, "limit_mbit_per_second": null, "drops": {}, "errors": {} }
             }]

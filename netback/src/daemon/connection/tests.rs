@@ -34,7 +34,7 @@ fn connection(count: u16) -> Connection {
             _ => present.then(|| number.to_string().into()),
         })
     });
-    let assigned = (0..count).map(|index| (id(index), WorkerId(index.into())));
+    let assigned = (0..count).map(|index| (id(index), Place::uncounted(WorkerId(index.into()))));
     let live = Arc::new(Live::new(MulticastFilter::new()));
     Connection::new(
         negotiated.unwrap(),

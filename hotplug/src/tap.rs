@@ -3,7 +3,8 @@
 //!
 //! A tap is known by its file descriptor, never by its name: scripts rename it and move it to other network
 //! namespaces, and the descriptor follows. Every frame is preceded by a virtio_net_hdr of [`VNET_HDR_LEN`] bytes,
-//! little-endian. Called by the daemon's control thread; workers use clones for I/O.
+//! little-endian. Called by the daemon's control thread; workers use clones for I/O. What is asked and set by way of the
+//! interface's name is in `interface`, what can go wrong in `error`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
+mod error;
+mod interface;
 mod writer;
 
 use crate::link;
@@ -20,6 +23,7 @@ use crate::steering::Steering;
 use crate::sys::ifreq::IfReq;
 use crate::sys::tun;
 
+pub use error::{TapError, is_gone};
 pub use writer::{TapWriter, WriterLost};
 
 /// Length of the virtio_net_hdr before each frame (`virtio_net_hdr_v1`, virtio 1.0 section 5.1.6: with num_buffers).
@@ -92,75 +96,6 @@ impl TapOffload {
         let flag = |on: bool, bit: i32| if on { bit } else { 0 };
         flag(self.csum, 1) | flag(self.tso4, 2) | flag(self.tso6, 4) | flag(self.tso_ecn, 8)
     }
-}
-
-/// Why a tap could not be made, changed or asked.
-#[derive(Debug, thiserror::Error)]
-pub enum TapError {
-    /// The name is none.
-    #[error("cannot make a tap: {0}")]
-    BadName(#[source] io::Error),
-    /// /dev/net/tun is missing.
-    #[error("/dev/net/tun cannot be opened: {0}; load the tun module (modprobe tun)")]
-    NoTun(#[source] io::Error),
-    /// No right to make network interfaces.
-    #[error(
-        "no permission to {doing}: {source}; netback needs CAP_NET_ADMIN and access to /dev/net/tun (run it as root)"
-    )]
-    Permission {
-        /// What was tried.
-        doing: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Somebody else is attached to a tap of this name.
-    #[error(
-        "the tap {0:?} is held by another process: end that process, or remove the tap (ip link delete {0})"
-    )]
-    Busy(String),
-    /// The name belongs to an interface that is no tap, or to a tap of another kind.
-    #[error(
-        "an interface {0:?} exists and is not a tap that netback can take over: remove it (ip link delete {0})"
-    )]
-    NotOurs(String),
-    /// A further queue is wanted of a tap that was made for one.
-    #[error("the tap can have one queue only; detach the vif and attach it again")]
-    OneQueue,
-    /// Another system call failed.
-    #[error("cannot {doing}: {source}")]
-    System {
-        /// What was tried.
-        doing: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-}
-
-impl TapError {
-    /// The kernel's error behind this one, where there is one.
-    #[must_use]
-    pub fn io(&self) -> Option<&io::Error> {
-        match self {
-            Self::BadName(e) | Self::NoTun(e) => Some(e),
-            Self::Permission { source, .. } | Self::System { source, .. } => Some(source),
-            Self::Busy(_) | Self::NotOurs(_) | Self::OneQueue => None,
-        }
-    }
-
-    fn of(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let doing = doing.into();
-        move |source| match source.kind() {
-            io::ErrorKind::PermissionDenied => Self::Permission { doing, source },
-            _ => Self::System { doing, source },
-        }
-    }
-}
-
-/// Whether `error`, from any operation on a tap, means that the interface is gone for good: it was deleted, or the
-/// network namespace it had been moved to went away. The descriptor is then of no more use (EBADFD).
-#[must_use]
-pub fn is_gone(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EBADFD)
 }
 
 impl Tap {
@@ -306,37 +241,6 @@ impl Tap {
         tun::set_carrier(self.fd.as_fd(), carrier).map_err(TapError::of("set the carrier of a tap"))
     }
 
-    /// The interface's current name, which a script may have changed, in whatever network namespace it is now.
-    pub fn name(&self) -> io::Result<String> {
-        Ok(tun::interface(self.fd.as_fd())?.name())
-    }
-
-    /// The host-side address.
-    pub fn mac(&self) -> io::Result<MacAddr> {
-        tun::mac(self.fd.as_fd())
-    }
-
-    /// The interface's index in the network namespace where it is now.
-    pub fn ifindex(&self) -> io::Result<u32> {
-        self.at_link(link::index)
-    }
-
-    /// The interface's MTU in bytes, which a script may have changed.
-    pub fn mtu(&self) -> io::Result<u32> {
-        self.at_link(link::mtu)
-    }
-
-    /// The interface as it is set now, by whoever may have changed it.
-    pub fn link(&self) -> io::Result<link::Link> {
-        self.at_link(link::look)
-    }
-
-    /// Sets the interface's MTU.
-    pub fn set_mtu(&self, mtu: u32) -> Result<(), TapError> {
-        self.at_link(move |name| link::set_mtu(name, mtu))
-            .map_err(TapError::of(format!("set the MTU of a tap to {mtu}")))
-    }
-
     /// Reads one frame behind its header. `Err(WouldBlock)` when there is none; a frame that does not fit is cut off
     /// by the kernel without a sign, so give room for the header, the Ethernet header and the largest segment.
     pub fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
@@ -362,38 +266,6 @@ impl Tap {
             _ => Ok(()),
         }
     }
-
-    /// Does `what` with the interface's current name, in the network namespace where it is now.
-    fn at_link<T: Send>(&self, what: impl FnOnce(&str) -> io::Result<T> + Send) -> io::Result<T> {
-        let name = self.name()?;
-        let here = std::fs::File::open("/proc/thread-self/ns/net")?;
-        let there = match tun::net_namespace(self.fd.as_fd()) {
-            Ok(there) => there,
-            // Not there before Linux 5.3, and not allowed when the namespace is another user namespace's.
-            Err(e)
-                if matches!(
-                    e.raw_os_error(),
-                    Some(libc::EINVAL | libc::ENOTTY | libc::EPERM)
-                ) =>
-            {
-                return what(&name);
-            }
-            Err(e) => return Err(e),
-        };
-        if same_namespace(here.as_fd(), there.as_fd())? {
-            return what(&name);
-        }
-        // The namespace is a thread's; this one must stay where it is, so another goes there.
-        std::thread::scope(|scope| {
-            let visitor = std::thread::Builder::new().name("netns".into());
-            let visit = visitor.spawn_scoped(scope, || {
-                nix::sched::setns(there, nix::sched::CloneFlags::CLONE_NEWNET)?;
-                what(&name)
-            })?;
-            let died = |_| io::Error::other("the thread that entered a network namespace died");
-            visit.join().map_err(died)?
-        })
-    }
 }
 
 fn open_tun() -> io::Result<OwnedFd> {
@@ -405,11 +277,6 @@ fn open_tun() -> io::Result<OwnedFd> {
 fn tap_flags(multi_queue: bool) -> u16 {
     let multi = if multi_queue { tun::IFF_MULTI_QUEUE } else { 0 };
     tun::IFF_TAP | tun::IFF_NO_PI | tun::IFF_VNET_HDR | multi
-}
-
-fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
-    let (a, b) = (nix::sys::stat::fstat(a)?, nix::sys::stat::fstat(b)?);
-    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
 impl AsFd for Tap {

@@ -5,6 +5,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `mod` | the loop: from what woke it to a device's event |
+//! | `devices` | which there are, and what the store says of them |
 //! | `vif` | one device: its machine, its belongings |
 //! | `connect` | a connection's beginning and end |
 //! | `connection` | one connection's queue pairs, taken as one |
@@ -25,6 +26,7 @@
 
 mod connect;
 mod connection;
+mod devices;
 mod host;
 mod limits;
 mod live;
@@ -50,16 +52,15 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use xen_ring::Hypervisor;
 use xenbus::backend::Event;
-use xenbus::path::Subject;
-use xenbus::scan::{Change, Scanner};
-use xenbus::{Client, DevicePath, DomId, Key, device, is_disconnected};
+use xenbus::scan::Scanner;
+use xenbus::{DevicePath, DomId};
 
 use crate::config::Config;
 use crate::control::server::{BindError, Server};
 use crate::worker::{Report, StartError, Workers};
 use host::{FIRST_SCRIPT, Host};
 pub use store::Connect;
-use store::{ROOT_TOKEN, Store};
+use store::Store;
 use timers::Due;
 use vif::Vif;
 
@@ -69,7 +70,6 @@ const LINKS: Token = Token(2);
 /// The control socket's, and those of its clients from here on.
 const CONTROL: Token = Token(3);
 const EVENTS_PER_POLL: usize = 64;
-const WATCH_EVENTS_PER_ROUND: usize = 64;
 
 /// The daemon, ready to run.
 pub struct Daemon {
@@ -310,96 +310,6 @@ impl Daemon {
         }
     }
 
-    /// Handles watch events, a bounded number of them: handling one may bring in others, and a
-    /// guest that writes without end must not keep the thread from everything else. `true` if
-    /// some may be left.
-    fn store_events(&mut self) -> bool {
-        for _ in 0..WATCH_EVENTS_PER_ROUND {
-            self.finish_forgetting();
-            let Some(event) = self.host.store.client().and_then(Client::next_event) else {
-                return false;
-            };
-            if event.token == ROOT_TOKEN {
-                let scanner = &mut self.scanner;
-                let client = self.host.store.client();
-                let changes = client.map(|client| scanner.on_event(client, &event.path));
-                self.changed(changes);
-            } else if let Subject::Device(path) = Subject::of(&event.token) {
-                self.with_vif(path, |vif, host| vif.frontend_changed(&event.path, host));
-            }
-        }
-        true
-    }
-
-    /// Takes up all devices that are there and drops those that are gone. After the first time
-    /// that this succeeds, taps that belong to none of them are removed.
-    fn scan(&mut self) {
-        let scanner = &mut self.scanner;
-        let changes = self.host.store.client().map(|client| scanner.scan(client));
-        let complete = self.changed(changes);
-        let Some(client) = self.host.store.client().filter(|_| complete) else {
-            return;
-        };
-        if !std::mem::replace(&mut self.orphans_removed, true) {
-            // An answer that is none, and a directory that cannot be read, leave the tap alone.
-            orphans::remove(|path| {
-                !self.vifs.contains_key(&path)
-                    && matches!(device::optional(client, &path.key(Key::State)), Ok(None))
-            });
-        }
-    }
-
-    /// `false` if the store did not tell.
-    fn changed(&mut self, changes: Option<io::Result<Vec<Change>>>) -> bool {
-        match changes {
-            Some(Ok(changes)) => {
-                changes.into_iter().for_each(|change| self.change(change));
-                return true;
-            }
-            Some(Err(error)) if is_disconnected(&error) => self.host.store.lost(&error),
-            Some(Err(error)) => tracing::error!(%error, "cannot look at the devices in xenstore"),
-            None => {}
-        }
-        false
-    }
-
-    fn change(&mut self, change: Change) {
-        match change {
-            Change::Added(probe) => {
-                let path = probe.device;
-                let vif = Vif::new(&probe, &mut self.host);
-                tracing::debug!(%path, "device found");
-                self.vifs.insert(path, vif);
-                self.feed(path, probe.event());
-            }
-            Change::Removed(path) => self.feed(path, Event::BackendRemoved),
-            Change::Changed(path, Key::State | Key::Online) => self.with_vif(path, |vif, host| {
-                let known = vif.own_state;
-                let changes = host.store.ask(path, "read the device", |c| {
-                    device::read_own(c, path, known)
-                });
-                changes
-                    .into_iter()
-                    .flatten()
-                    .for_each(|event| vif.feed(event, host));
-            }),
-            Change::Changed(path, Key::Handle) => self.with_vif(path, |vif, host| {
-                let event = host
-                    .store
-                    .ask(path, "read handle", |c| device::read_handle(c, path))
-                    .flatten();
-                event.into_iter().for_each(|event| vif.feed(event, host));
-            }),
-            Change::Changed(path, Key::HotplugStatus) => self.with_vif(path, |vif, host| {
-                vif.read_hotplug(host)
-                    .into_iter()
-                    .for_each(|event| vif.feed(event, host));
-            }),
-            Change::Changed(path, Key::Rate) => self.with_vif(path, Vif::follow_rate),
-            Change::Changed(..) => {}
-        }
-    }
-
     fn reported(&mut self, Report { queue, what }: Report) {
         self.with_vif(queue.device, |vif, host| {
             if let Some(event) = vif.reported(queue, what, host) {
@@ -433,18 +343,6 @@ impl Daemon {
         if vif.forgotten {
             self.vifs.remove(&path);
             self.to_forget.push(path);
-        }
-    }
-
-    /// A device that has taken a forgotten one's path is found here.
-    fn finish_forgetting(&mut self) {
-        while let Some(path) = self.to_forget.pop() {
-            let Some(client) = self.host.store.client() else {
-                self.to_forget.push(path);
-                return;
-            };
-            let change = self.scanner.forget(client, path);
-            self.changed(Some(change.map(|change| change.into_iter().collect())));
         }
     }
 }

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The network interface of a tap, as it is now: scripts rename it, change it and move it to other network
+//! namespaces. Everything here starts from the descriptor, which knows the interface wherever it is; the calling thread
+//! stays where it is. Called by the daemon's control thread.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::{Tap, TapError};
+use crate::link;
+use crate::mac::MacAddr;
+use crate::sys::tun;
+
+impl Tap {
+    /// The interface's current name, which a script may have changed, in whatever network namespace it is now.
+    pub fn name(&self) -> io::Result<String> {
+        Ok(tun::interface(self.fd.as_fd())?.name())
+    }
+
+    /// The host-side address.
+    pub fn mac(&self) -> io::Result<MacAddr> {
+        tun::mac(self.fd.as_fd())
+    }
+
+    /// The interface's index in the network namespace where it is now.
+    pub fn ifindex(&self) -> io::Result<u32> {
+        self.at_link(link::index)
+    }
+
+    /// The interface's MTU in bytes, which a script may have changed.
+    pub fn mtu(&self) -> io::Result<u32> {
+        self.at_link(link::mtu)
+    }
+
+    /// The interface as it is set now, by whoever may have changed it.
+    pub fn link(&self) -> io::Result<link::Link> {
+        self.at_link(link::look)
+    }
+
+    /// Sets the interface's MTU.
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), TapError> {
+        self.at_link(move |name| link::set_mtu(name, mtu))
+            .map_err(TapError::of(format!("set the MTU of a tap to {mtu}")))
+    }
+
+    /// Does `what` with the interface's current name, in the network namespace where it is now.
+    pub(super) fn at_link<T: Send>(
+        &self,
+        what: impl FnOnce(&str) -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        let name = self.name()?;
+        let here = std::fs::File::open("/proc/thread-self/ns/net")?;
+        let there = match tun::net_namespace(self.fd.as_fd()) {
+            Ok(there) => there,
+            // Not there before Linux 5.3, and not allowed when the namespace is another user namespace's.
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EINVAL | libc::ENOTTY | libc::EPERM)
+                ) =>
+            {
+                return what(&name);
+            }
+            Err(e) => return Err(e),
+        };
+        if same_namespace(here.as_fd(), there.as_fd())? {
+            return what(&name);
+        }
+        // The namespace is a thread's; this one must stay where it is, so another goes there.
+        std::thread::scope(|scope| {
+            let visitor = std::thread::Builder::new().name("netns".into());
+            let visit = visitor.spawn_scoped(scope, || {
+                nix::sched::setns(there, nix::sched::CloneFlags::CLONE_NEWNET)?;
+                what(&name)
+            })?;
+            let died = |_| io::Error::other("the thread that entered a network namespace died");
+            visit.join().map_err(died)?
+        })
+    }
+}
+
+fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {
+    let (a, b) = (nix::sys::stat::fstat(a)?, nix::sys::stat::fstat(b)?);
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}

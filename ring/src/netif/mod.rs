@@ -10,6 +10,7 @@
 
 mod ctrl;
 mod extra;
+mod flags;
 pub mod packet;
 mod rx;
 mod tx;

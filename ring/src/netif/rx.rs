@@ -6,6 +6,7 @@
 //! buffer stays empty.
 
 use super::extra::ExtraSlot;
+use super::flags::flag_set;
 use super::{halves, word};
 use crate::back::RingKind;
 use crate::ids::GrantRef;
@@ -108,6 +109,8 @@ impl RxResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct RxFlags(u16);
 
+flag_set!(RxFlags);
+
 impl RxFlags {
     /// The data are known to be right.
     pub const DATA_VALIDATED: Self = Self(1);
@@ -117,30 +120,6 @@ impl RxFlags {
     pub const MORE_DATA: Self = Self(4);
     /// The next slot is an extra info.
     pub const EXTRA_INFO: Self = Self(8);
-
-    /// The flags with these bits.
-    #[must_use]
-    pub const fn new(bits: u16) -> Self {
-        Self(bits)
-    }
-
-    /// The bits.
-    #[must_use]
-    pub const fn bits(self) -> u16 {
-        self.0
-    }
-
-    /// Both sets together.
-    #[must_use]
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether all of `other` is set.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
 }
 
 #[cfg(test)]

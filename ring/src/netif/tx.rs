@@ -2,6 +2,7 @@
 //! The guest's transmit ring: 12-byte requests (or extra infos) in, 4-byte responses out.
 
 use super::extra::ExtraSlot;
+use super::flags::flag_set;
 use super::{halves, word};
 use crate::back::RingKind;
 use crate::error::PeerFault;
@@ -106,6 +107,8 @@ pub struct TxRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct TxFlags(u16);
 
+flag_set!(TxFlags);
+
 impl TxFlags {
     /// The layer 4 checksum field holds only the pseudo header's sum.
     pub const CSUM_BLANK: Self = Self(1);
@@ -115,30 +118,6 @@ impl TxFlags {
     pub const MORE_DATA: Self = Self(4);
     /// The next slot is an extra info.
     pub const EXTRA_INFO: Self = Self(8);
-
-    /// The flags with these bits; unknown ones are kept and mean nothing.
-    #[must_use]
-    pub const fn new(bits: u16) -> Self {
-        Self(bits)
-    }
-
-    /// The bits.
-    #[must_use]
-    pub const fn bits(self) -> u16 {
-        self.0
-    }
-
-    /// Both sets together.
-    #[must_use]
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether all of `other` is set.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
 }
 
 /// How a request ended (`NETIF_RSP_*`).

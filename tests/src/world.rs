@@ -4,14 +4,13 @@
 //! Network namespaces are per thread, and threads inherit them: each test moves its own thread into a new one and
 //! starts everything else from there. So tests run side by side in one process and see nothing of one another.
 
-use std::collections::BTreeSet;
-use std::fs;
+mod sight;
+
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use netback::config::Config;
-use netback::control::model::{Status, VifStatus};
 use netback::demo::guest::netfront::{Netfront, NetfrontError, Phase};
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::{Guest, GuestAddress};
@@ -224,80 +223,6 @@ impl World {
         .unwrap()
     }
 
-    /// What `netback status` shows.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.machine.status().unwrap()
-    }
-
-    /// What `netback status` shows of one vif, if it is there.
-    #[must_use]
-    pub fn vif_status(&self, vif: &VifSpec) -> Option<VifStatus> {
-        let mut vifs = self.status().vifs;
-        vifs.retain(|status| (status.domid, status.handle) == (vif.guest, vif.handle));
-        vifs.pop()
-    }
-
-    /// Frames from the host that were dropped for this reason.
-    #[must_use]
-    pub fn rx_dropped(&self, vif: &VifSpec, reason: &str) -> u64 {
-        let drops = self.vif_status(vif).unwrap().rx.drops;
-        drops.get(reason).copied().unwrap_or_default()
-    }
-
-    /// As [`rx_dropped`](Self::rx_dropped), of frames from the guest.
-    #[must_use]
-    pub fn tx_dropped(&self, vif: &VifSpec, reason: &str) -> u64 {
-        let drops = self.vif_status(vif).unwrap().tx.drops;
-        drops.get(reason).copied().unwrap_or_default()
-    }
-
-    /// Waits until `netback status` calls a vif this. It need not be there at first: daemons that start take their
-    /// time.
-    pub fn wait_status(&self, vif: &VifSpec, state: &str) {
-        until(&format!("the vif is {state}"), || {
-            let status = self.vif_status(vif);
-            status.is_some_and(|status| status.state == state)
-        });
-    }
-
-    /// Waits until the backend's state node says Connected.
-    pub fn wait_backend_connected(&self, vif: &VifSpec) {
-        until("the backend is connected", || {
-            self.backend_state(vif).as_deref() == Some("4")
-        });
-    }
-
-    /// Waits for an error about a vif.
-    #[must_use]
-    pub fn wait_error(&self, vif: &VifSpec) -> String {
-        let mut error = None;
-        until("an error is reported", || {
-            error = self.error(vif);
-            error.is_some()
-        });
-        error.unwrap()
-    }
-
-    /// Waits until no error is left.
-    pub fn wait_forgiven(&self, vif: &VifSpec) {
-        until("the error is forgiven", || self.error(vif).is_none());
-    }
-
-    /// The error that the backend has written about a vif.
-    #[must_use]
-    pub fn error(&self, vif: &VifSpec) -> Option<String> {
-        self.toolstack().read(&vif.error_node()).unwrap()
-    }
-
-    /// The state node of the backend's directory.
-    #[must_use]
-    pub fn backend_state(&self, vif: &VifSpec) -> Option<String> {
-        self.toolstack()
-            .read(&format!("{}/state", vif.backend_dir()))
-            .unwrap()
-    }
-
     /// Detaches a vif as `xl network-detach` does.
     pub fn detach(&self, vif: &VifSpec) {
         self.toolstack().detach(vif).unwrap();
@@ -321,20 +246,6 @@ impl World {
             .wait_state(vif, xenbus::XenbusState::Closed, PATIENCE)
             .unwrap();
         toolstack.remove_vif(vif).unwrap();
-    }
-
-    /// All network interfaces here but the loopback.
-    #[must_use]
-    pub fn interfaces(&self) -> BTreeSet<String> {
-        let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
-        let names = table
-            .lines()
-            .skip(2)
-            .filter_map(|line| line.split(':').next());
-        names
-            .map(|name| name.trim().to_owned())
-            .filter(|name| name != "lo")
-            .collect()
     }
 
     /// Takes the last guest away, and ends the world as [`finish_empty`](Self::finish_empty) does.

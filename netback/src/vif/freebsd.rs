@@ -27,7 +27,7 @@ use super::live::Live;
 use super::multicast::MulticastFilter;
 use super::negotiate::{Channels, Features, QueueKeys};
 use super::offload::Offloads;
-use super::{QueueCounters, QueuePair, Workbench};
+use super::{QueueCounters, QueuePair, Workbench, buffers_of_each};
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimEventChannels, SimGrants, SimHypervisor};
 use crate::worker::{ConnectRequest, QueueId};
 
@@ -107,7 +107,12 @@ impl Rig {
             FrontRing::init(tx_page.mapped()),
             FrontRing::init(rx_page.mapped()),
         );
-        let bench = Workbench::new(hypervisor.open_grants().unwrap(), DomId::new(0)).unwrap();
+        let bench = Workbench::new(
+            hypervisor.open_grants().unwrap(),
+            DomId::new(0),
+            buffers_of_each(1),
+        )
+        .unwrap();
         let mut channels = hypervisor.open_event_channels().unwrap();
         let pair = QueuePair::connect(request, &bench, &mut channels).unwrap();
         Self {

@@ -192,7 +192,7 @@ impl GuestRx {
         batch.clear();
         rx_burst.clear();
         rx_taken.clear();
-        let mut cursor = Cursor::default();
+        let mut cursor = Cursor::new(batch);
         let mut buffers = self.ring.unconsumed()?;
         for _ in 0..BURST_FRAMES {
             if buffers < self.wanted {

@@ -145,7 +145,7 @@ impl GuestTx {
         } = bench;
         batch.clear();
         tx_burst.clear();
-        let mut cursor = Cursor::default();
+        let mut cursor = Cursor::new(batch);
         while *next < taken && !tx_burst.is_full() {
             if let Some(until) = meter.blocked_until() {
                 return Ok(Ended::Blocked(until));

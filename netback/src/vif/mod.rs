@@ -37,4 +37,4 @@ pub use live::Live;
 pub use multicast::MulticastFilter;
 pub use queue::{ConnectError, QueuePair, Turn, Turned};
 pub use rate::{Rate, RateError};
-pub use workbench::Workbench;
+pub use workbench::{Workbench, buffers_of_each};

@@ -20,9 +20,12 @@ use crate::logging::{RateLimited, if_any};
 
 /// Operations in one ioctl, at most. A ring has 256 slots, and a slot costs one copy.
 const BATCH_OPS: usize = 256 * CopyBatch::OPS_PER_COPY;
-/// Bytes of frames in one burst, at most: small enough to stay in a core's second-level cache,
-/// large enough for several frames of 64 KiB.
-const BATCH_BYTES: usize = 512 * 1024;
+/// Bytes of frames in one burst, and so of a worker's buffers: room for several frames of 64 KiB.
+const BUFFERS_LEAST: usize = 512 * 1024;
+/// With more, a burst takes all that a ring can hold: 256 slots of a page.
+const BUFFERS_MOST: usize = 1024 * 1024;
+/// What all workers together may have beyond their least.
+const BUFFERS_OF_ALL: usize = 2 * BUFFERS_MOST;
 /// Frames in one burst, at most.
 pub(super) const BURST_FRAMES: usize = 64;
 /// Frames that go to a tap with one call, at most: a burst.
@@ -126,13 +129,14 @@ pub(super) struct Taken {
 }
 
 impl<G: Grants> Workbench<G> {
-    /// Allocates a worker's tools around its grant device. `own` is the domain that this runs in.
+    /// Allocates a worker's tools around its grant device, with so many bytes of buffers. `own` is the
+    /// domain that this runs in.
     ///
     /// # Errors
     ///
     /// [`SysError`] when there is no memory for the buffers.
-    pub fn new(grants: G, own: DomId) -> Result<Self, SysError> {
-        let batch = grants.batch(own, BATCH_OPS, BATCH_BYTES)?;
+    pub fn new(grants: G, own: DomId, buffers: usize) -> Result<Self, SysError> {
+        let batch = grants.batch(own, BATCH_OPS, buffers)?;
         let mut writer = TapWriter::new(WRITES);
         if let Some(error) = batch.refusal() {
             tracing::info!(%error, "a worker's buffers are not granted to this domain itself: its copies cost more");
@@ -177,17 +181,34 @@ impl<G: Grants> Workbench<G> {
     }
 }
 
+/// Bytes of buffers for each of so many workers: a larger burst costs less for each frame, but all
+/// of them are resident, and the kernel grants few pages to ourselves (`xen_gntalloc.limit`).
+#[must_use]
+pub fn buffers_of_each(workers: usize) -> usize {
+    let share = BUFFERS_OF_ALL / workers.max(1) / PAGE_SIZE * PAGE_SIZE;
+    share.clamp(BUFFERS_LEAST, BUFFERS_MOST)
+}
+
 /// Slots of a tx ring in one page (netif.h, ring.h): the most that one turn can take.
 const TX_RING_SLOTS: usize = 256;
 
 /// Hands out room for frames from the front of the buffers, so that a light load touches few of
 /// them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cursor {
     at: usize,
+    end: usize,
 }
 
 impl Cursor {
+    /// At the front of this batch's buffers.
+    pub(super) const fn new(batch: &CopyBatch) -> Self {
+        Self {
+            at: 0,
+            end: batch.arena_len(),
+        }
+    }
+
     /// Room for a frame of `len` bytes, of which those after the first `head` come in whole pages.
     /// `None` when the buffers are full.
     ///
@@ -206,7 +227,7 @@ impl Cursor {
             (earliest + head).next_multiple_of(PAGE_SIZE) - head
         };
         let end = start + len;
-        (end <= BATCH_BYTES).then(|| {
+        (end <= self.end).then(|| {
             self.at = end;
             start..end
         })
@@ -223,7 +244,7 @@ impl Cursor {
             earliest.next_multiple_of(PAGE_SIZE)
         };
         let end = start + READ_ROOM;
-        (end <= BATCH_BYTES).then(|| {
+        (end <= self.end).then(|| {
             self.at = end;
             start..end
         })
@@ -241,16 +262,30 @@ mod tests {
 
     use super::*;
 
+    /// The buffers of a worker that is one of many.
+    const ROOM: usize = BUFFERS_LEAST;
+
+    fn cursor() -> Cursor {
+        Cursor { at: 0, end: ROOM }
+    }
+
+    /// The kernel grants 1024 pages, so eight workers get theirs.
+    #[test]
+    fn workers_share_what_there_is() {
+        let bytes = [0, 1, 2, 3, 4, 8, 256].map(|workers| buffers_of_each(workers) / 1024);
+        assert_eq!(bytes, [1024, 1024, 1024, 680, 512, 512, 512]);
+    }
+
     #[test]
     fn a_large_frames_fragments_begin_on_pages() {
-        let mut cursor = Cursor::default();
+        let mut cursor = cursor();
         let frame = cursor.place(9000, 66).unwrap();
         assert_eq!((frame.start + 66) % PAGE_SIZE, 0);
     }
 
     #[test]
     fn small_frames_share_pages() {
-        let mut cursor = Cursor::default();
+        let mut cursor = cursor();
         let starts: Vec<_> = (0..3)
             .map(|_| cursor.place(60, 60).unwrap().start)
             .collect();
@@ -259,7 +294,7 @@ mod tests {
 
     #[test]
     fn reading_gives_back_what_the_frame_did_not_use() {
-        let mut cursor = Cursor::default();
+        let mut cursor = cursor();
         let first = cursor.place_any(false).unwrap();
         cursor.shrink(first.start + 60);
         let second = cursor.place_any(false).unwrap();
@@ -274,12 +309,12 @@ mod tests {
     proptest! {
         #[test]
         fn frames_never_meet(sizes in proptest::collection::vec((1_usize..=FRAME_MAX, 1_usize..=PAGE_SIZE), 1..200)) {
-            let mut cursor = Cursor::default();
+            let mut cursor = cursor();
             let mut free = 0;
             for (len, head) in sizes {
                 let Some(frame) = cursor.place(len, head.min(len)) else { break };
                 prop_assert!(frame.start >= free + VNET_HDR_LEN);
-                prop_assert!(frame.end <= BATCH_BYTES);
+                prop_assert!(frame.end <= ROOM);
                 prop_assert_eq!(frame.len(), len);
                 if len <= PAGE_SIZE {
                     prop_assert_eq!(frame.start / PAGE_SIZE, (frame.end - 1) / PAGE_SIZE);

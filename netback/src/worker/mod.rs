@@ -24,7 +24,7 @@ use xenbus::DevicePath;
 
 use crate::vif::control::{Directive, Peer, RingKeys, View};
 use crate::vif::negotiate::{Features, QueueKeys};
-use crate::vif::{ConnectError, Fault, Flow, Limits, Live, QueueCounters};
+use crate::vif::{ConnectError, Fault, Flow, Limits, Live, QueueCounters, buffers_of_each};
 pub use places::Place;
 use places::Places;
 
@@ -213,7 +213,7 @@ impl Workers {
                 reports: sender.clone(),
                 control: Arc::clone(control),
             };
-            let worker = run::Worker::new(hypervisor, own, poll, mailbox)?;
+            let worker = run::Worker::new(hypervisor, own, poll, mailbox, buffers_of_each(count))?;
             let thread = std::thread::Builder::new()
                 .name(format!("netback/{index}"))
                 .spawn(move || worker.run())?;

@@ -66,9 +66,10 @@ impl<H: Hypervisor> Worker<H> {
         own: DomId,
         poll: Poll,
         mailbox: Mailbox,
+        buffers: usize,
     ) -> Result<Self, super::StartError> {
         let channels = hypervisor.open_event_channels()?;
-        let bench = Workbench::new(hypervisor.open_grants()?, own)?;
+        let bench = Workbench::new(hypervisor.open_grants()?, own, buffers)?;
         let fd = channels.as_fd().as_raw_fd();
         poll.registry()
             .register(&mut SourceFd(&fd), EVENT_CHANNELS, Interest::READABLE)?;

@@ -90,7 +90,7 @@ impl GuestRx {
             first_needed = Some(self.wanted);
             self.drop_held(reason, counters);
         }
-        let room = Cursor::default().place_any(true);
+        let room = Cursor::new(&bench.batch).place_any(true);
         if let Some(room) = room.filter(|_| self.tap_readable) {
             for _ in 0..BURST_FRAMES {
                 match self.read(&mut bench.batch, room.clone(), tap)? {

@@ -16,7 +16,7 @@ use super::*;
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimGuest, SimHypervisor};
 use crate::vif::negotiate::{Channels, Features, QueueKeys};
 use crate::vif::offload::Offloads;
-use crate::vif::{Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters};
+use crate::vif::{Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters, buffers_of_each};
 
 const STALL: Duration = Duration::from_secs(10);
 /// A guest is given up as soon as it is short of buffers.
@@ -51,7 +51,7 @@ impl Rig {
             control: Arc::new(waker),
         };
         Self {
-            worker: Worker::new(&hypervisor, own, poll, mailbox).unwrap(),
+            worker: Worker::new(&hypervisor, own, poll, mailbox, buffers_of_each(1)).unwrap(),
             hypervisor,
             reports,
         }

@@ -14,7 +14,7 @@ use super::Tap;
 use crate::sys::sched::Processor;
 use crate::sys::uring::Ring;
 
-/// A worker's means to write frames. One serves any number of taps, on the thread that it was made on.
+/// A worker's means to write frames. One serves any number of taps, from one thread.
 #[derive(Debug)]
 pub struct TapWriter {
     /// `None` where io_uring is not to be had, and after it failed: then each frame takes a call.
@@ -54,12 +54,12 @@ impl TapWriter {
         }
     }
 
-    /// From now on no other thread of ordinary priority interrupts a burst on the calling thread, which is to be the
-    /// only one that writes.
+    /// From now on the thread that writes keeps the processor for a burst: no other of ordinary priority interrupts it.
+    /// To be called by that thread, or by the one that it is started from and has its scheduling policy from.
     ///
     /// # Errors
     ///
-    /// The thread may not change its priority; all is as it was.
+    /// It may not change its priority; all is as it was.
     pub fn keep_processor(&mut self) -> io::Result<()> {
         self.processor = Processor::of_this_thread()?;
         Ok(())
@@ -76,7 +76,7 @@ impl TapWriter {
     ///
     /// # Errors
     ///
-    /// [`WriterLost`], once for each: `done` has been told of every frame nevertheless.
+    /// [`WriterLost`], once for each; of both at once, the processor. `done` has been told of every frame nevertheless.
     pub fn write(
         &mut self,
         tap: &Tap,

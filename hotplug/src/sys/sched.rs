@@ -60,14 +60,16 @@ fn check(outcome: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// The calling thread's policy.
+#[cfg(test)]
+pub(crate) fn policy() -> libc::c_int {
+    // SAFETY: touches no memory of ours; 0 is the calling thread.
+    unsafe { libc::sched_getscheduler(0) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn policy() -> libc::c_int {
-        // SAFETY: touches no memory of ours.
-        unsafe { libc::sched_getscheduler(0) }
-    }
 
     /// Who may not keep it is told so, and stays what it was.
     #[test]

@@ -58,12 +58,14 @@ impl Ring {
             // The kernel would rather wait until there is room, which a write to a tap never has to.
             submitted = self.cancel(frames.len(), &mut waiting);
         }
-        while waiting > 0 {
+        loop {
             waiting = waiting.saturating_sub(self.reap(&mut done));
-            // Sleeps: to yield would not let another thread run while this one keeps the processor.
+            if waiting == 0 {
+                return submitted;
+            }
+            // To yield would not let another thread run while this one keeps the processor.
             std::thread::sleep(PAUSE);
         }
-        submitted
     }
 
     /// Calls off the writes at positions below `count`: each of them ends now, and each calling off,

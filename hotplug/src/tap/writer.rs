@@ -147,6 +147,7 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
+    use crate::sys::sched::policy;
 
     /// What came of each frame: bytes, or the kernel's error.
     fn outcomes(
@@ -193,6 +194,35 @@ mod tests {
                     let len = peer.recv(&mut got).unwrap();
                     assert_eq!(&got[..len], frame);
                 }
+            }
+        }
+    }
+
+    /// Only a burst in which others could come between is worth two calls.
+    #[test]
+    fn the_processor_is_kept_for_a_burst_of_long_frames() {
+        let usual = policy();
+        for mut writer in [TapWriter::one_by_one(), TapWriter::new(4)] {
+            let expected = match writer.keep_processor() {
+                Ok(()) => libc::SCHED_FIFO,
+                // Who may not does without.
+                Err(_) => usual,
+            };
+            let (ours, _peer) = UnixDatagram::pair().unwrap();
+            let tap = Tap::from_fd(ours.into()).unwrap();
+            let long = [0; SHORT + 1];
+            for (frames, expected) in [
+                ([&long[..], &[1]].as_slice(), expected),
+                (&[&long[..SHORT], &[1]], usual),
+                (&[&long[..]], usual),
+            ] {
+                let mut seen = Vec::new();
+                let written = writer.write(&tap, frames, |_, outcome| {
+                    seen.push((outcome.is_ok(), policy()));
+                });
+                written.unwrap();
+                assert_eq!(seen, vec![(true, expected); frames.len()]);
+                assert_eq!(policy(), usual);
             }
         }
     }

@@ -24,7 +24,7 @@ const BATCH_OPS: usize = 256 * CopyBatch::OPS_PER_COPY;
 const BUFFERS_LEAST: usize = 512 * 1024;
 /// With more, a burst takes all that a ring can hold: 256 slots of a page.
 const BUFFERS_MOST: usize = 1024 * 1024;
-/// What all workers together may have beyond their least.
+/// What all workers share; whose share would be less than the least has the least.
 const BUFFERS_OF_ALL: usize = 2 * BUFFERS_MOST;
 /// Frames in one burst, at most.
 pub(super) const BURST_FRAMES: usize = 64;

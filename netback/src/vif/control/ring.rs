@@ -179,7 +179,7 @@ impl ControlRing {
             .batch
             .from_guest(self.guest, fetch.gref, 0, fetch.bytes, 0)?;
         bench.copy();
-        if !bench.batch.all_ok(0..1) {
+        if !bench.batch.all_ok(0..bench.batch.len()) {
             return Ok(Decision::Reply(Reply::INVALID));
         }
         let copy = bench.batch.bytes(0..usize::from(fetch.bytes));
@@ -247,7 +247,7 @@ impl ControlRing {
         let len = u16::try_from(len).unwrap_or_default();
         bench.batch.to_guest(0, len, self.guest, list, 0)?;
         bench.copy();
-        Ok(bench.batch.all_ok(0..1))
+        Ok(bench.batch.all_ok(0..bench.batch.len()))
     }
 
     fn respond(&mut self, request: CtrlRequest, reply: Reply) -> Result<(), Fault> {

@@ -6,7 +6,7 @@
 //! little-endian. Called by the daemon's control thread; workers use clones for I/O. What is asked and set by way of the
 //! interface's name is in `interface`, what can go wrong in `error`.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -243,19 +243,14 @@ impl Tap {
 
     /// Reads one frame behind its header. `Err(WouldBlock)` when there is none; a frame that does not fit is cut off
     /// by the kernel without a sign, so give room for the header, the Ethernet header and the largest segment.
-    pub fn read_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        Ok(nix::sys::uio::readv(&self.fd, buffers)?)
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(nix::unistd::read(&self.fd, buffer)?)
     }
 
     /// Writes one frame behind its header, whole or not at all. `Err(WouldBlock)` does not happen to a tap, but does
     /// to a socket pair.
     pub fn write(&self, frame: &[u8]) -> io::Result<usize> {
         Ok(nix::unistd::write(&self.fd, frame)?)
-    }
-
-    /// As [`Tap::write`], from several pieces.
-    pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(nix::sys::uio::writev(&self.fd, pieces)?)
     }
 
     /// Removes the interface: it goes when the last clone of this descriptor is closed. An interface that is gone

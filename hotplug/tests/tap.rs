@@ -12,7 +12,7 @@
 )]
 
 use std::collections::BTreeSet;
-use std::io::{IoSliceMut, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
@@ -296,10 +296,7 @@ fn a_deleted_tap_is_gone() {
     let tap = Tap::create("vif1.0", &options()).unwrap();
     ip("link delete vif1.0");
     let mut buffer = [0; 64];
-    assert!(is_gone(
-        &tap.read_vectored(&mut [IoSliceMut::new(&mut buffer)])
-            .unwrap_err()
-    ));
+    assert!(is_gone(&tap.read(&mut buffer).unwrap_err()));
     assert!(is_gone(&tap.write(&buffer).unwrap_err()));
     let error = tap.set_carrier(true).unwrap_err();
     assert!(error.io().is_some_and(is_gone), "{error}");
@@ -359,7 +356,7 @@ fn frames_carry_a_header() {
     let mut frame = Vec::new();
     eventually("an ARP request", || {
         let mut buffer = [0; 2048];
-        match tap.read_vectored(&mut [IoSliceMut::new(&mut buffer)]) {
+        match tap.read(&mut buffer) {
             Ok(n) => frame = buffer[..n].to_vec(),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
         }
@@ -386,9 +383,7 @@ fn frames_carry_a_header() {
     assert_eq!(tap.write(&answer).unwrap(), answer.len());
     eventually("the datagram", || {
         let mut buffer = [0; 2048];
-        let n = tap
-            .read_vectored(&mut [IoSliceMut::new(&mut buffer)])
-            .unwrap_or(0);
+        let n = tap.read(&mut buffer).unwrap_or(0);
         buffer[..n].ends_with(b"hello")
             && buffer[VNET_HDR_LEN..VNET_HDR_LEN + 6] == [0x00, 0x16, 0x3e, 0, 0, 1]
     });
@@ -430,7 +425,7 @@ fn an_injected_frame_is_read() {
     way.send(&frame).unwrap();
     eventually("the frame", || {
         let mut buffer = vec![0; 70_000];
-        match tap.read_vectored(&mut [IoSliceMut::new(&mut buffer)]) {
+        match tap.read(&mut buffer) {
             Ok(n) => buffer[..n] == frame,
             Err(error) => {
                 assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
@@ -531,7 +526,7 @@ fn with_queues() -> TapOptions {
 fn drain(queue: &Tap) -> bool {
     let mut any = false;
     let mut buffer = [0; 2048];
-    while let Ok(len) = queue.read_vectored(&mut [IoSliceMut::new(&mut buffer)]) {
+    while let Ok(len) = queue.read(&mut buffer) {
         any |= buffer[..len].ends_with(b"to all queues");
     }
     any
@@ -702,7 +697,7 @@ fn frames_are_steered() {
         eventually("the frame", || {
             for (index, queue) in queues.iter().enumerate() {
                 let mut buffer = vec![0; 70_000];
-                if let Ok(n) = queue.read_vectored(&mut [IoSliceMut::new(&mut buffer)])
+                if let Ok(n) = queue.read(&mut buffer)
                     && buffer[VNET_HDR_LEN..n] == frame[VNET_HDR_LEN..]
                 {
                     found.push(index);

@@ -25,9 +25,12 @@ pub use status::GrantStatus;
 #[derive(Debug)]
 pub struct CopyBatch {
     arena: Arena,
-    /// The operations, and how they ended.
-    segments: Vec<Segment>,
-    capacity: usize,
+    /// Room for operations; of those that have been added, how they ended.
+    segments: Box<[Segment]>,
+    /// Operations that have been added.
+    added: usize,
+    /// So many operations are known to have ended well, from the first on.
+    flawless: usize,
     refusal: Option<SysError>,
 }
 
@@ -50,8 +53,9 @@ impl CopyBatch {
     pub(crate) fn over(arena: Arena, ops: usize) -> Self {
         Self {
             arena,
-            segments: Vec::with_capacity(ops),
-            capacity: ops,
+            segments: vec![Segment::default(); ops].into_boxed_slice(),
+            added: 0,
+            flawless: 0,
             refusal: None,
         }
     }
@@ -66,7 +70,7 @@ impl CopyBatch {
 
     /// Forgets all operations. The arena's bytes stay as they are.
     pub fn clear(&mut self) {
-        self.segments.clear();
+        (self.added, self.flawless) = (0, 0);
     }
 
     /// Adds a copy of `len` bytes at `offset` of a granted page to position `at` of the arena: one
@@ -129,7 +133,7 @@ impl CopyBatch {
     /// operation has, it is a general error: never a success by omission.
     #[must_use]
     pub fn status(&self, op: usize) -> GrantStatus {
-        let segment = self.segments.get(op);
+        let segment = self.segments().get(op);
         segment.map_or(GrantStatus::GENERAL_ERROR, Segment::status)
     }
 
@@ -137,26 +141,35 @@ impl CopyBatch {
     #[must_use]
     #[inline]
     pub fn all_ok(&self, ops: Range<usize>) -> bool {
-        let segments = self.segments.get(ops);
-        segments.is_some_and(|segments| segments.iter().all(|segment| segment.status().is_ok()))
+        ops.end <= self.flawless || {
+            let segments = self.segments().get(ops);
+            segments.is_some_and(|segments| segments.iter().all(Segment::is_ok))
+        }
+    }
+
+    /// Looks how all operations ended: if well, as they mostly do, [`Self::all_ok`] need not look
+    /// at each of them again.
+    pub fn review(&mut self) {
+        let is_flawless = self.segments().iter().all(Segment::is_ok);
+        self.flawless = if is_flawless { self.added } else { 0 };
     }
 
     /// How many operations have been added.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.segments.len()
+        self.added
     }
 
     /// Whether there is no operation.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+        self.added == 0
     }
 
     /// How many operations it can hold.
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        self.capacity
+        self.segments.len()
     }
 
     /// Why copies name the arena by address, which costs more, where it could have been granted.
@@ -192,20 +205,22 @@ impl CopyBatch {
     /// to the arena. `None` where the arena is granted: then only the real one can carry it out.
     #[must_use]
     pub fn op(&self, op: usize) -> Option<CopyOp> {
-        self.segments.get(op)?.op(self.arena.address())
+        self.segments().get(op)?.op(self.arena.address())
     }
 
     /// Sets how operation `op` ended, as a simulated hypervisor does. An operation that is not
     /// there is left out.
     pub fn set_status(&mut self, op: usize, status: GrantStatus) {
-        if let Some(segment) = self.segments.get_mut(op) {
+        self.flawless = 0;
+        if let Some(segment) = self.segments_mut().get_mut(op) {
             segment.set_status(status);
         }
     }
 
     /// Every operation has failed.
     pub fn fail(&mut self) {
-        for segment in &mut self.segments {
+        self.flawless = 0;
+        for segment in self.segments_mut() {
             segment.set_status(GrantStatus::GENERAL_ERROR);
         }
     }
@@ -219,7 +234,8 @@ impl CopyBatch {
         &mut self,
         carry_out: impl FnOnce(&mut [Segment]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let outcome = carry_out(&mut self.segments);
+        self.flawless = 0;
+        let outcome = carry_out(self.segments_mut());
         if outcome.is_err() {
             self.fail();
         }
@@ -232,29 +248,48 @@ impl CopyBatch {
         let len = usize::from(op.len);
         let in_page = usize::from(op.offset) + len <= PAGE_SIZE;
         let in_arena = op.at <= self.arena.len() && len <= self.arena.len() - op.at;
-        let ops = Self::ops_of(op.at, op.len);
-        if !(in_page && in_arena && ops <= self.capacity - self.segments.len()) {
+        if !(in_page && in_arena) {
             return Err(self.full(op));
         }
-        if ops == 1 {
-            self.push(op);
+        let first = rest_of_page(op.at);
+        if op.len <= first {
+            self.push(op)
         } else {
-            let first = rest_of_page(op.at);
-            self.push(CopyOp { len: first, ..op });
-            self.push(CopyOp {
-                offset: op.offset + first,
-                len: op.len - first,
-                at: op.at + usize::from(first),
-                ..op
-            });
+            self.add_both(op, first)
         }
-        Ok(())
+    }
+
+    /// Adds a copy of which only the `first` bytes fit in its page of the arena.
+    fn add_both(&mut self, op: CopyOp, first: u16) -> Result<(), BatchFull> {
+        if self.capacity() - self.added < Self::OPS_PER_COPY {
+            return Err(self.full(op));
+        }
+        self.push(CopyOp { len: first, ..op })?;
+        self.push(CopyOp {
+            offset: op.offset + first,
+            len: op.len - first,
+            at: op.at + usize::from(first),
+            ..op
+        })
     }
 
     #[inline]
-    fn push(&mut self, op: CopyOp) {
-        self.segments
-            .push(Segment::new(op, self.arena.place(op.at)));
+    fn push(&mut self, op: CopyOp) -> Result<(), BatchFull> {
+        let (ours, is_granted) = (self.arena.name(op.at), self.arena.is_granted());
+        let Some(segment) = self.segments.get_mut(self.added) else {
+            return Err(self.full(op));
+        };
+        *segment = Segment::new(op, ours, is_granted);
+        self.added += 1;
+        Ok(())
+    }
+
+    fn segments(&self) -> &[Segment] {
+        self.segments.get(..self.added).unwrap_or_default()
+    }
+
+    fn segments_mut(&mut self) -> &mut [Segment] {
+        self.segments.get_mut(..self.added).unwrap_or_default()
     }
 
     /// Why there is no room for a copy for which there is none.
@@ -270,7 +305,7 @@ impl CopyBatch {
             BatchFull::Arena { at, len, size }
         } else {
             BatchFull::Operations {
-                capacity: self.capacity,
+                capacity: self.capacity(),
             }
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The host's side of the tap: frames put into it and read out of it.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::time::{Duration, Instant};
 
 use hotplug::{Injector, Tap};
@@ -47,7 +47,7 @@ pub(super) fn fill(source: &Injector, frame: &Frame, frames: u64) -> Result<(), 
 }
 
 pub(super) fn read(tap: &Tap, room: &mut [u8]) -> Result<Option<usize>, BenchError> {
-    match tap.read_vectored(&mut [IoSliceMut::new(room)]) {
+    match tap.read(room) {
         Ok(len) => Ok(Some(len)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error.into()),

@@ -299,7 +299,8 @@ impl GuestRx {
                 _ => batch.to_guest(at, part, self.guest, request.gref, offset)?,
             }
             let ops = first..batch.len();
-            taken.push(Taken { request, part, ops });
+            let id = request.id;
+            taken.push(Taken { id, part, ops });
             if at == frame.start {
                 // The extra infos go out in the next requests' slots and use them up.
                 for _ in 0..extras {
@@ -324,37 +325,19 @@ impl GuestRx {
     ) -> Result<bool, Fault> {
         for planned in &bench.rx_burst {
             let taken = bench.rx_taken.get(planned.taken.clone());
-            let mut flags = planned.flags;
-            let mut extras = planned.extras.iter().copied().peekable();
-            if extras.peek().is_some() {
-                flags = flags.with(RxFlags::EXTRA_INFO);
-            }
-            let mut copied = true;
-            let mut taken = taken.unwrap_or_default().iter().peekable();
-            while let Some(Taken { request, part, ops }) = taken.next() {
-                if taken.peek().is_some() {
-                    flags = flags.with(RxFlags::MORE_DATA);
-                }
-                let done = bench.batch.all_ok(ops.clone());
-                copied &= done;
-                let status = if done {
-                    part.cast_signed()
-                } else {
-                    Status::Error as i16
+            let Some((first, rest)) = taken.and_then(<[_]>::split_first) else {
+                continue; // A frame has a first byte, so it has a buffer.
+            };
+            let mut copied = self.answer_one(first, planned.first_flags(), &bench.batch)?;
+            self.answer_extras(&planned.extras)?;
+            let mut left = rest.len();
+            for taken in rest {
+                left -= 1;
+                let flags = match left {
+                    0 => RxFlags::default(),
+                    _ => RxFlags::MORE_DATA,
                 };
-                let data = RxResponse {
-                    id: request.id,
-                    offset: self.headroom.bytes(),
-                    flags,
-                    status,
-                };
-                self.ring.respond(RxSlotResponse::Data(data))?;
-                while let Some(extra) = extras.next() {
-                    let more = extras.peek().is_some();
-                    self.ring
-                        .respond(RxSlotResponse::Extra(ExtraSlot { extra, more }))?;
-                }
-                flags = RxFlags::default();
+                copied &= self.answer_one(taken, flags, &bench.batch)?;
             }
             if copied {
                 counters.delivered(planned.len);
@@ -363,5 +346,53 @@ impl GuestRx {
             }
         }
         Ok(self.ring.publish().is_needed())
+    }
+
+    /// Answers a buffer with data; whether these have been copied into it.
+    #[inline]
+    fn answer_one(
+        &mut self,
+        taken: &Taken,
+        flags: RxFlags,
+        batch: &CopyBatch,
+    ) -> Result<bool, Fault> {
+        let copied = batch.all_ok(taken.ops.clone());
+        let status = match copied {
+            true => taken.part.cast_signed(),
+            false => Status::Error as i16,
+        };
+        let data = RxResponse {
+            id: taken.id,
+            offset: self.headroom.bytes(),
+            flags,
+            status,
+        };
+        self.ring.respond(RxSlotResponse::Data(data))?;
+        Ok(copied)
+    }
+
+    /// Extra infos go out in the place of answers to the buffers behind a frame's first.
+    fn answer_extras(&mut self, extras: &[Extra]) -> Result<(), Fault> {
+        let mut extras = extras.iter().peekable();
+        while let Some(extra) = extras.next() {
+            let (extra, more) = (*extra, extras.peek().is_some());
+            self.ring
+                .respond(RxSlotResponse::Extra(ExtraSlot { extra, more }))?;
+        }
+        Ok(())
+    }
+}
+
+impl PlannedRx {
+    /// The flags of its first buffer's answer.
+    fn first_flags(&self) -> RxFlags {
+        let mut flags = self.flags;
+        if !self.extras.is_empty() {
+            flags = flags.with(RxFlags::EXTRA_INFO);
+        }
+        if self.taken.len() > 1 {
+            flags = flags.with(RxFlags::MORE_DATA);
+        }
+        flags
     }
 }

@@ -44,8 +44,8 @@ pub(super) struct GuestTx {
 pub(super) struct TxTurn {
     /// The guest is to be notified.
     pub(super) notify: bool,
-    /// Frames have gone to the host.
-    pub(super) delivered: bool,
+    /// Frames that have gone to the host.
+    pub(super) delivered: usize,
     /// Packets wait in the ring for this moment, from which the vif's rate lets them go.
     pub(super) blocked_until: Option<Instant>,
 }
@@ -104,7 +104,7 @@ impl GuestTx {
             let planned = self.plan(bench, taken, &mut next, statics, meter);
             bench.copy();
             turn.notify |= self.answer(bench)?;
-            turn.delivered |= deliver(bench, tap, self.live.is_cut(), counters);
+            turn.delivered += deliver(bench, tap, self.live.is_cut(), counters);
             if let Ended::Blocked(until) = planned? {
                 self.ring.put_back(taken - next);
                 turn.blocked_until = Some(until);
@@ -283,14 +283,13 @@ impl PlannedTx {
     }
 }
 
-/// Writes the frames that arrived whole to the tap, unless the link is cut. `true` if there are
-/// any.
+/// Writes the frames that arrived whole to the tap, unless the link is cut. Returns their number.
 fn deliver<G>(
     bench: &mut Workbench<G>,
     tap: &Tap,
     cut: bool,
     counters: &DirectionCounters,
-) -> bool {
+) -> usize {
     let Workbench {
         batch,
         tx_burst,
@@ -321,7 +320,7 @@ fn deliver<G>(
     if let Err(error) = written {
         tracing::error!(%error, "a worker's bursts cost more from now on");
     }
-    !frames.is_empty()
+    frames.len()
 }
 
 /// Puts the header for the tap before a frame that arrived whole.

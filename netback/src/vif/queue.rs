@@ -40,6 +40,8 @@ pub struct QueuePair {
     tx: GuestTx,
     rx: GuestRx,
     ports: Ports,
+    /// Answers of the tx ring have been published that the guest wants to be told of.
+    untold: bool,
     /// Ports that signalled and stay masked until their ring is found empty.
     masked: ArrayVec<LocalPort, 2>,
     tap: Tap,
@@ -79,8 +81,8 @@ pub struct Turned {
     pub next: Turn,
     /// The guest has stopped to take what comes for it, or it goes on.
     pub flow: Option<Flow>,
-    /// Frames have gone to the host.
-    pub delivered: bool,
+    /// Frames that have gone to the host.
+    pub delivered: usize,
 }
 
 /// When a queue pair is to have its next turn.
@@ -133,6 +135,7 @@ impl QueuePair {
             tx: GuestTx::new(tx_ring, guest, LIMITS, Arc::clone(&live)),
             rx: GuestRx::new(rx_ring, guest, features, stall, live),
             ports: Ports::bind(channels, guest, keys.channels)?,
+            untold: false,
             masked: ArrayVec::new(),
             tap,
             limits,
@@ -172,7 +175,8 @@ impl QueuePair {
         Ok(())
     }
 
-    /// Moves a bounded number of packets each way.
+    /// Moves a bounded number of packets each way. The guest has to be [told](Self::tell) of what
+    /// it has sent afterwards; of what it receives it is told at once.
     ///
     /// # Errors
     ///
@@ -193,9 +197,7 @@ impl QueuePair {
             &self.limits.tx,
             &self.counters.tx,
         )?;
-        if tx.notify {
-            self.notify(channels, self.ports.tx());
-        }
+        self.untold |= tx.notify;
         let rx = self.rx.turn(
             bench,
             &self.tap,
@@ -205,6 +207,8 @@ impl QueuePair {
         )?;
         if rx.notify {
             self.notify(channels, self.ports.rx());
+            // With one port for both, that was for the answers, too.
+            self.untold &= self.ports.tx() != self.ports.rx();
         }
         let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
         let next = match due {
@@ -228,6 +232,15 @@ impl QueuePair {
             flow: rx.flow,
             delivered: tx.delivered,
         })
+    }
+
+    /// Signals to the guest that packets of its have been answered, if it wants to know. There is
+    /// no hurry: it frees their memory then, and goes on only if its ring was full. So the worker
+    /// may wait a moment for what the guest sends next, and tell it of all at once.
+    pub fn tell(&mut self, channels: &impl EventChannels) {
+        if std::mem::take(&mut self.untold) {
+            self.notify(channels, self.ports.tx());
+        }
     }
 
     /// Whether the guest has sent something since the last turn.
@@ -284,7 +297,8 @@ impl QueuePair {
     }
 
     /// Gives ports and pages back. The frontend is not told: that is xenbus's part.
-    pub fn disconnect(self, channels: &mut impl EventChannels) {
+    pub fn disconnect(mut self, channels: &mut impl EventChannels) {
+        self.tell(channels);
         for port in self.ports() {
             unbind(channels, self.guest, port);
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use hotplug::TapWriter;
-use xen_ring::netif::{Extra, RxFlags, RxRequest, TxPacket, TxSlot};
+use xen_ring::netif::{Extra, RxFlags, TxPacket, TxSlot};
 use xen_ring::{CopyBatch, DomId, Grants, PAGE_SIZE, SysError};
 
 use super::vnet::VNET_HDR_LEN;
@@ -121,7 +121,8 @@ pub(super) const EXTRAS_MAX: usize = 3;
 /// A buffer of the guest that a frame goes into.
 #[derive(Debug, Clone)]
 pub(super) struct Taken {
-    pub(super) request: RxRequest,
+    /// The guest's name for it.
+    pub(super) id: u16,
     /// Bytes of the frame that it takes.
     pub(super) part: u16,
     /// What copies into it; nothing if its page stays mapped and has been written to.
@@ -178,6 +179,7 @@ impl<G: Grants> Workbench<G> {
                 tracing::error!(%error, suppressed = if_any(suppressed), "a batch of grant copies failed as a whole");
             }
         }
+        self.batch.review();
     }
 }
 

@@ -42,8 +42,10 @@ pub(super) struct Worker<H: Hypervisor> {
     /// Queue pairs that have run dry and are not armed: see `wait`.
     pub(super) dry: Vec<usize>,
     pub(super) patience: Patience,
-    /// Frames have gone to the host since the worker last waited.
-    pub(super) delivered: bool,
+    /// Frames that have gone to the host since the worker last waited.
+    pub(super) delivered: usize,
+    /// The queue pair that had the last turn, if its guest has not been told of all answers.
+    pub(super) untold: Option<usize>,
     pub(super) timers: Timers<usize>,
     pending: Vec<LocalPort>,
 }
@@ -84,7 +86,8 @@ impl<H: Hypervisor> Worker<H> {
             ready: VecDeque::new(),
             dry: Vec::new(),
             patience: Patience::of_this_machine(),
-            delivered: false,
+            delivered: 0,
+            untold: None,
             timers: Timers::default(),
             pending: Vec::new(),
         })
@@ -142,7 +145,13 @@ impl<H: Hypervisor> Worker<H> {
                     delivered,
                 }) => {
                     let id = served.id;
-                    self.delivered |= delivered;
+                    self.delivered += delivered;
+                    if self.ready.is_empty() {
+                        // What its guest asks for next may come first, and save a signal.
+                        self.untold = Some(key);
+                    } else {
+                        served.pair.tell(&self.channels);
+                    }
                     match next {
                         Turn::Again => self.make_ready(key),
                         Turn::Wait(at) => self.wake_at(key, at),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! How a worker waits: it looks at the rings that have just run dry, for a while if that pays
-//! ([`Patience`]), then arms them and sleeps until an event, or until a queue pair's moment comes.
+//! How a worker waits: it glances at the rings that have just run dry, tells guests of what it has
+//! answered, looks for a while if that pays ([`Patience`]), then arms the rings and sleeps until an
+//! event, or until a queue pair's moment comes.
 //!
 //! Rings are armed only before the worker sleeps, so a frontend does not signal one that is awake.
 
@@ -15,7 +16,10 @@ use super::run::Worker;
 
 /// Queue pairs that are looked at; those beyond it are armed at once.
 const LOOKED_AT: usize = 16;
-/// Looks between two system calls.
+/// A guest that has sent no more frames than these may have stopped to send. One in full flow is
+/// better left to fill its ring, as a large burst costs less for each frame.
+const FEW: usize = 4;
+/// Looks between two system calls: one to a few microseconds.
 const LOOKS: u32 = 32;
 
 impl<H: Hypervisor> Worker<H> {
@@ -23,20 +27,21 @@ impl<H: Hypervisor> Worker<H> {
     pub(super) fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         events.clear();
         self.look();
-        let delivered = std::mem::take(&mut self.delivered);
-        if self.ready.is_empty() {
-            let since = Instant::now();
-            let came = self.patience.is_worthwhile(delivered) && self.linger(since, events)?;
-            if !came {
-                self.rest();
-                self.poll.poll(events, self.timeout())?;
-            }
-            self.patience.waited(since.elapsed());
-        } else {
-            if self.patience.gives_way(delivered) {
+        let frames = std::mem::take(&mut self.delivered);
+        let delivered = frames > 0;
+        if self.ready.is_empty() && frames <= FEW && self.patience.keeps_nobody(delivered) {
+            self.glance();
+        }
+        self.tell_untold();
+        if !self.ready.is_empty() {
+            if !self.patience.keeps_nobody(delivered) {
+                // Whoever the frames are for must not find more of them than it has room for.
                 std::thread::yield_now();
             }
             self.poll.poll(events, Some(Duration::ZERO))?;
+        } else if !self.lingers(delivered, events)? {
+            self.rest();
+            self.poll.poll(events, self.timeout())?;
         }
         self.bench.new_round();
         Ok(())
@@ -58,23 +63,42 @@ impl<H: Hypervisor> Worker<H> {
         }
     }
 
-    /// Looks at the rings and for events, for a while. `true` if something has come.
-    fn linger(&mut self, since: Instant, events: &mut Events) -> io::Result<bool> {
-        while since.elapsed() < Patience::LIMIT {
-            for _ in 0..LOOKS {
-                if self.look() {
-                    return Ok(true);
-                }
-                std::hint::spin_loop();
-            }
+    /// If that pays, looks at the rings and for events for a while. `true` if something has come.
+    fn lingers(&mut self, delivered: bool, events: &mut Events) -> io::Result<bool> {
+        if !self.patience.is_worthwhile(delivered) {
+            return Ok(false);
+        }
+        for _ in 0..Patience::ROUNDS {
             // Whoever else has something to do on this processor comes first.
             std::thread::yield_now();
             self.poll.poll(events, Some(Duration::ZERO))?;
-            if !events.is_empty() {
+            let came = !events.is_empty();
+            if came || self.glance() {
+                // A guest that sends on would have done so unwatched, and then in larger bursts.
+                self.patience.learn(delivered, came || !delivered);
                 return Ok(true);
             }
         }
+        self.patience.learn(delivered, false);
         Ok(false)
+    }
+
+    /// Looks at the rings for a moment. `true` if any stirs.
+    fn glance(&mut self) -> bool {
+        for _ in 0..LOOKS {
+            if self.look() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// Signals to the guest whose answers it has not been told of yet.
+    pub(super) fn tell_untold(&mut self) {
+        if let Some(served) = self.untold.take().and_then(|key| self.queues.get_mut(key)) {
+            served.pair.tell(&self.channels);
+        }
     }
 
     /// Marks the queue pairs that stir again. `true` if there are any.

@@ -88,6 +88,35 @@ fn what_does_not_fit_is_not_added() {
     assert_eq!(batch.to_guest(0, 4096, DOM, GREF, 0), Ok(()));
 }
 
+/// What was found once holds for just these operations, and until one is found to be otherwise.
+#[test]
+fn a_review_changes_no_answer() {
+    let mut batch = CopyBatch::new(3, 4096).unwrap();
+    for _ in 0..2 {
+        batch.from_guest(DOM, GREF, 0, 1, 0).unwrap();
+    }
+    let answers = |batch: &CopyBatch| [0..1, 1..2, 0..2, 0..3, 2..3].map(|ops| batch.all_ok(ops));
+    batch.review();
+    assert_eq!(answers(&batch), [false; 5]);
+    for op in 0..2 {
+        batch.set_status(op, GrantStatus::OKAY);
+    }
+    let good = [true, true, true, false, false];
+    assert_eq!(answers(&batch), good);
+    batch.review();
+    assert_eq!(answers(&batch), good);
+    batch.from_guest(DOM, GREF, 0, 1, 0).unwrap();
+    assert_eq!(answers(&batch), good, "the third has not been carried out");
+    batch.set_status(1, GrantStatus::BAD_GREF);
+    assert_eq!(answers(&batch), [true, false, false, false, false]);
+    batch.review();
+    assert_eq!(answers(&batch), [true, false, false, false, false]);
+    batch.fail();
+    assert_eq!(answers(&batch), [false; 5]);
+    batch.clear();
+    assert!(!batch.all_ok(0..1) && batch.all_ok(0..0));
+}
+
 #[test]
 fn the_arena_keeps_its_bytes() {
     let mut batch = CopyBatch::new(1, 100).unwrap();

@@ -73,6 +73,7 @@ pub enum RxSlotResponse {
 impl RxSlotResponse {
     /// The slot as it lies in the ring: all of its 8 bytes are defined (XSA-216).
     #[must_use]
+    #[inline]
     pub const fn to_words(self) -> [u32; 2] {
         match self {
             Self::Data(response) => response.to_words(),
@@ -97,6 +98,7 @@ pub struct RxResponse {
 impl RxResponse {
     /// The response as it lies in the ring.
     #[must_use]
+    #[inline]
     pub const fn to_words(self) -> [u32; 2] {
         [
             word(self.id, self.offset),

@@ -40,7 +40,7 @@ pub(crate) fn granted_arena(own: DomId, bytes: usize) -> Result<Arena, SysError>
             Mapping::shared(device.as_fd(), pages * PAGE_SIZE, index, Access::ReadWrite)
         })
         .map_err(failed("mmap of /dev/xen/gntalloc"))?;
-    Ok(Arena::granted(memory, own, request.refs(), device))
+    Ok(Arena::granted(memory, own, &request.refs(), device))
 }
 
 fn failed(operation: &'static str) -> impl Fn(Errno) -> SysError {

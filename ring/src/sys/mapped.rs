@@ -19,6 +19,7 @@ use crate::error::SysError;
 use crate::ids::{DomId, GrantRef};
 use crate::layout::PAGE_SIZE;
 use crate::page::Access;
+use crate::sys::segments::{GRANTED_OFFSET, granted};
 
 static FAILED_UNMAPS: AtomicU64 = AtomicU64::new(0);
 
@@ -87,6 +88,11 @@ impl Mapping {
         self.base
     }
 
+    /// The first address as a number. Its provenance is exposed, since the kernel gets it so.
+    pub(crate) fn address(&self) -> u64 {
+        self.base.as_ptr().expose_provenance() as u64
+    }
+
     /// Length in bytes.
     pub(crate) const fn len(&self) -> usize {
         self.len.get()
@@ -108,97 +114,93 @@ pub(crate) struct Arena {
     memory: Mapping,
     /// What the caller asked for; the mapping may be longer by the rest of a page.
     len: usize,
-    grants: Option<OwnGrants>,
+    names: Names,
 }
 
-/// The pages of an arena, granted to ourselves: a copy names them by these.
+/// What the hypervisor knows an arena's bytes by, as it stands in a [segment](super::segments):
+/// virtual addresses, of which the kernel finds the pages, or bytes of pages that are granted to
+/// ourselves. Both are the name of a page, and in it the place of the byte within the page.
 #[derive(Debug)]
-struct OwnGrants {
-    own: DomId,
-    /// One for each page.
-    refs: Box<[GrantRef]>,
-    /// Keeps the grants; `None` in tests.
+struct Names {
+    /// Of each page, and of the end.
+    pages: Box<[u64]>,
+    /// Where in a name the place within the page begins, in bits.
+    place: u32,
+    /// Keeps the grants; `None` for addresses, and in tests.
     _device: Option<OwnedFd>,
 }
 
-/// What the hypervisor knows a byte of an arena by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// A virtual address, of which the kernel finds the page.
-    Address(u64),
-    /// A byte of a page that is granted to ourselves.
-    Granted {
-        /// Ourselves.
-        dom: DomId,
-        /// The page.
-        gref: GrantRef,
-        /// The byte in it.
-        offset: u16,
-    },
+impl Names {
+    /// `count` pages from this address on.
+    fn addresses(first: u64, count: usize) -> Self {
+        let pages = (0..=count as u64).map(|page| first + page * PAGE_SIZE as u64);
+        Self {
+            pages: pages.collect(),
+            place: 0,
+            _device: None,
+        }
+    }
+
+    /// Pages that are granted to `own`.
+    fn grants(own: DomId, refs: &[GrantRef], device: Option<OwnedFd>) -> Self {
+        // The end has no page; no byte of the last one stands for it.
+        let end = refs.last();
+        let pages = refs.iter().chain(end);
+        Self {
+            pages: pages.map(|gref| granted(own, *gref, 0)).collect(),
+            place: GRANTED_OFFSET,
+            _device: device,
+        }
+    }
 }
 
 impl Arena {
     /// Maps `len` bytes.
     pub(crate) fn new(len: usize) -> Result<Self, SysError> {
-        Ok(Self {
-            memory: Mapping::anonymous(len)?,
-            len,
-            grants: None,
-        })
+        let memory = Mapping::anonymous(len)?;
+        let names = Names::addresses(memory.address(), len.div_ceil(PAGE_SIZE));
+        Ok(Self { memory, len, names })
     }
 
     /// Takes pages that are granted to `own`, this domain itself: one reference for each, valid
     /// as long as `device` is open.
-    pub(crate) fn granted(
-        memory: Mapping,
-        own: DomId,
-        refs: Box<[GrantRef]>,
-        device: OwnedFd,
-    ) -> Self {
-        let len = refs.len() * PAGE_SIZE;
+    pub(crate) fn granted(memory: Mapping, own: DomId, refs: &[GrantRef], device: OwnedFd) -> Self {
         Self {
-            len: len.min(memory.len()),
+            len: memory.len().min(refs.len() * PAGE_SIZE),
             memory,
-            grants: Some(OwnGrants {
-                own,
-                refs,
-                _device: Some(device),
-            }),
+            names: Names::grants(own, refs, Some(device)),
         }
     }
 
     /// What a copy is to call the byte at `at`, which must lie inside or be the end.
     #[inline]
-    pub(crate) fn place(&self, at: usize) -> Place {
-        let granted = self.grants.as_ref().and_then(|grants| {
-            Some(Place::Granted {
-                dom: grants.own,
-                gref: *grants.refs.get(at / PAGE_SIZE)?,
-                offset: u16::try_from(at % PAGE_SIZE).ok()?,
-            })
-        });
-        granted.unwrap_or_else(|| Place::Address(self.address() + at as u64))
+    pub(crate) fn name(&self, at: usize) -> u64 {
+        let page = self.names.pages.get(at / PAGE_SIZE);
+        // An address or a grant that is none, if it lies outside.
+        page.copied().unwrap_or_default() | ((at % PAGE_SIZE) as u64) << (self.names.place % 64)
+    }
+
+    /// Whether its bytes are known by grants.
+    #[inline]
+    pub(crate) const fn is_granted(&self) -> bool {
+        self.names.place == GRANTED_OFFSET
     }
 
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    /// The address of the first byte, for the kernel. Its provenance is exposed, since the kernel
-    /// gets it as a number.
+    /// The address of the first byte, for the kernel.
     pub(crate) fn address(&self) -> u64 {
-        self.memory.base().as_ptr().expose_provenance() as u64
+        self.memory.address()
     }
 
     #[cfg(test)]
-    pub(crate) fn of_granted_pages(own: DomId, refs: Box<[GrantRef]>) -> Self {
-        let mut arena = Self::new(refs.len() * PAGE_SIZE).unwrap();
-        arena.grants = Some(OwnGrants {
-            own,
-            refs,
-            _device: None,
-        });
-        arena
+    pub(crate) fn of_granted_pages(own: DomId, refs: &[GrantRef]) -> Self {
+        Self {
+            names: Names::grants(own, refs, None),
+            ..Self::new(refs.len() * PAGE_SIZE).unwrap()
+        }
     }
 
     /// All bytes.

@@ -7,14 +7,13 @@
 
 use crate::copy::{CopyOp, Direction, GrantStatus};
 use crate::ids::{DomId, GrantRef};
-use crate::sys::mapped::Place;
 
 /// One copy between a page of a guest's and ours.
 ///
 /// A side is a union of a virtual address and {reference u32, offset u16, domain u16}; both take
 /// eight bytes, which are kept here as one integer.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Segment {
     source: u64,
     dest: u64,
@@ -36,15 +35,11 @@ const _: () = {
 };
 
 impl Segment {
-    /// An operation with `place` for the byte of ours that it begins with. It has failed until it
-    /// is carried out.
+    /// An operation with `ours` for the byte of ours that it begins with, a grant or an address.
+    /// It has failed until it is carried out.
     #[inline]
-    pub(crate) fn new(op: CopyOp, place: Place) -> Self {
+    pub(crate) fn new(op: CopyOp, ours: u64, ours_is_granted: bool) -> Self {
         let theirs = granted(op.dom, op.gref, op.offset);
-        let (ours, ours_is_granted) = match place {
-            Place::Address(address) => (address, false),
-            Place::Granted { dom, gref, offset } => (granted(dom, gref, offset), true),
-        };
         let (source, dest, flags) = match op.direction {
             Direction::FromGuest => (theirs, ours, flags(true, ours_is_granted)),
             Direction::ToGuest => (ours, theirs, flags(ours_is_granted, true)),
@@ -62,6 +57,11 @@ impl Segment {
     #[inline]
     pub(crate) const fn status(&self) -> GrantStatus {
         GrantStatus::new(self.status)
+    }
+
+    #[inline]
+    pub(crate) const fn is_ok(&self) -> bool {
+        self.status().is_ok()
     }
 
     pub(crate) const fn set_status(&mut self, status: GrantStatus) {
@@ -92,9 +92,13 @@ const fn flags(source: bool, dest: bool) -> u16 {
     (if source { SOURCE_GREF } else { 0 }) | (if dest { DEST_GREF } else { 0 })
 }
 
+/// Where the offset stands in a side that is a grant, in bits.
+pub(crate) const GRANTED_OFFSET: u32 = 32;
+
 /// A side that is a grant.
-fn granted(dom: DomId, gref: GrantRef, offset: u16) -> u64 {
-    u64::from(gref.raw()) | u64::from(offset) << 32 | u64::from(dom.raw()) << 48
+#[inline]
+pub(crate) fn granted(dom: DomId, gref: GrantRef, offset: u16) -> u64 {
+    u64::from(gref.raw()) | u64::from(offset) << GRANTED_OFFSET | u64::from(dom.raw()) << 48
 }
 
 #[cfg(test)]

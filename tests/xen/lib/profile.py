@@ -19,7 +19,7 @@ import time
 
 XEN_BEGINS, XEN_ENDS = 0xFFFF82D000000000, 0xFFFF83FFFFFFFFFF  # Xen's image and what it makes up at run time (stubs)
 KERNEL_BEGINS = 0xFFFF800000000000
-ROWS = 45
+ROWS = int(os.environ.get("PROFILE_ROWS", "45"))  # of each table
 
 
 class Symbols:

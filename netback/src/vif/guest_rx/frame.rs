@@ -2,7 +2,6 @@
 //! Where the next frame for the guest comes from, and whether it can be taken: it is read from the
 //! tap, or was held for want of buffers. Called while a burst is planned (`guest_rx`).
 
-use std::io::IoSliceMut;
 use std::ops::Range;
 
 use hotplug::tap::is_gone;
@@ -86,7 +85,7 @@ impl GuestRx {
         tap: &Tap,
     ) -> Result<Read, Fault> {
         let room = batch.bytes_mut(room.start - VNET_HDR_LEN..room.end);
-        match tap.read_vectored(&mut [IoSliceMut::new(room)]) {
+        match tap.read(room) {
             Ok(len) => Ok(Read::Frame(len.saturating_sub(VNET_HDR_LEN))),
             Err(error) if is_gone(&error) => Err(Fault::Tap),
             // The kernel takes a frame that it cannot describe out of the queue and says EINVAL.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, unbounded};
 use mio::Waker;
-use xen_ring::front::{FrontRing, FrontRx, FrontRxRequest};
+use xen_ring::front::{FrontRing, FrontRx, FrontRxRequest, FrontTx, FrontTxRequest, FrontTxSlot};
 use xenbus::DevicePath;
 
 use super::*;
@@ -31,10 +31,13 @@ struct Rig {
 
 /// A guest whose queue pair the worker has.
 struct Guest {
+    tx: FrontRing<FrontTx>,
     rx: FrontRing<FrontRx>,
     buffer: Grant,
     host: UnixDatagram,
     port: GuestPort,
+    /// Signals that it has looked at.
+    seen: u64,
     _rings: [Grant; 2],
 }
 
@@ -61,7 +64,6 @@ impl Rig {
     fn connect(&mut self, dom: u16, stall: Duration) -> Guest {
         let guest = self.hypervisor.guest(DomId::new(dom));
         let (tx, rx) = (GuestPage::new().unwrap(), GuestPage::new().unwrap());
-        let _tx: FrontRing<xen_ring::front::FrontTx> = FrontRing::init(tx.mapped());
         let rings = [&tx, &rx].map(|page| guest.grant(page, false).unwrap());
         let port = guest.alloc_port().unwrap();
         let (tap, host) = UnixDatagram::pair().unwrap();
@@ -73,9 +75,11 @@ impl Rig {
         };
         self.worker.connect(request(dom, keys, tap, stall)).unwrap();
         Guest {
+            tx: FrontRing::init(tx.mapped()),
             rx: FrontRing::init(rx.mapped()),
             buffer: buffer(&guest),
             host,
+            seen: port.events(),
             port,
             _rings: rings,
         }
@@ -100,6 +104,26 @@ impl Guest {
             self.rx.push(FrontRxRequest { id: 0, gref }).unwrap();
         }
         self.rx.publish()
+    }
+
+    /// Sends a frame of its one buffer.
+    fn send(&mut self) {
+        let gref = self.buffer.gref().raw();
+        let request = FrontTxRequest {
+            gref,
+            size: 60,
+            ..FrontTxRequest::default()
+        };
+        self.tx.push(FrontTxSlot::Request(request)).unwrap();
+        let _ = self.tx.publish();
+    }
+
+    /// Answers to what it has sent, and signals, since it asked last.
+    fn answers(&mut self) -> (usize, u64) {
+        let signals = self.port.events() - std::mem::replace(&mut self.seen, self.port.events());
+        let answers = std::iter::from_fn(|| self.tx.take().unwrap()).count();
+        let _more = self.tx.arm();
+        (answers, signals)
     }
 
     fn received(&mut self) -> usize {
@@ -216,4 +240,62 @@ fn a_queue_pair_that_has_gone_is_not_looked_at_any_more() {
     assert!(rig.worker.dry.is_empty());
     assert_eq!(rig.flow(), None);
     assert_eq!(rig.worker.dry, [0], "once");
+}
+
+/// A guest is not held up by others that have their turn before the worker looks up again, and one
+/// that sends on meanwhile is told once of all.
+#[test]
+fn the_guest_of_the_last_turn_is_told_of_its_answers_before_the_worker_waits() {
+    let mut rig = Rig::new();
+    let mut guests = [1, 2].map(|dom| rig.connect(dom, STALL));
+    rig.worker.round();
+    rig.worker.tell_untold();
+    for guest in &mut guests {
+        assert_eq!(guest.answers(), (0, 0));
+        guest.send();
+    }
+    rig.worker.make_ready(0);
+    rig.worker.make_ready(1);
+    rig.worker.round();
+    let [first, last] = &mut guests;
+    assert_eq!(first.answers(), (1, 1));
+    last.send();
+    rig.worker.make_ready(1);
+    rig.worker.round();
+    assert_eq!(last.port.events(), last.seen);
+    rig.worker.tell_untold();
+    assert_eq!(last.answers(), (2, 1));
+    rig.worker.tell_untold();
+    assert_eq!(last.answers(), (0, 0));
+}
+
+/// Both rings have one port, so what tells of a frame tells of the answers, too.
+#[test]
+fn a_guest_that_receives_is_told_of_its_answers_at_once() {
+    let mut rig = Rig::new();
+    let mut guest = rig.connect(1, STALL);
+    rig.worker.round();
+    guest.answers();
+    guest.post(1);
+    guest.send();
+    guest.host.send(&[0; 12 + 60]).unwrap();
+    rig.worker.tap_readable(0);
+    rig.worker.round();
+    assert_eq!((guest.received(), guest.answers()), (1, (1, 1)));
+    rig.worker.tell_untold();
+    assert_eq!(guest.answers(), (0, 0));
+}
+
+/// It may wait for them without another event.
+#[test]
+fn a_guest_that_is_let_go_is_told_of_its_answers() {
+    let mut rig = Rig::new();
+    let mut guest = rig.connect(1, STALL);
+    rig.worker.round();
+    guest.answers();
+    guest.send();
+    rig.worker.make_ready(0);
+    rig.worker.round();
+    rig.worker.release(0);
+    assert_eq!(guest.answers(), (1, 1));
 }

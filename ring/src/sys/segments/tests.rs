@@ -25,7 +25,7 @@ fn bytes_of(segment: &Segment) -> Vec<u8> {
 /// Three pages that are granted to ourselves as 0x11, 0x22 and 0x33.
 fn granted() -> Arena {
     let refs = [0x11, 0x22, 0x33].map(GrantRef::new);
-    Arena::of_granted_pages(OWN, refs.into())
+    Arena::of_granted_pages(OWN, &refs)
 }
 
 fn encoded(batch: &mut CopyBatch) -> Vec<Vec<u8>> {

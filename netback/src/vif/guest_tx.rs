@@ -10,6 +10,7 @@
 //! read while it is planned, and costs no grant copy.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -151,7 +152,7 @@ impl GuestTx {
                 return Ok(Ended::Blocked(until));
             }
             let rest = slots.get(*next..taken).unwrap_or_default();
-            let packet = netif::next_packet(rest, &self.limits)?;
+            let mut packet = netif::next_packet(rest, &self.limits)?;
             let size = packet.size as usize;
             // Of no concern to a frame within one page.
             let head = match size > PAGE_SIZE {
@@ -183,14 +184,16 @@ impl GuestTx {
                 }
                 at = end;
             }
+            self.carry_out(&mut packet);
             let slots = *next..*next + packet.slots;
             *next = slots.end;
             tx_burst.push(PlannedTx {
-                packet: self.carried_out(packet),
+                packet,
                 slots,
                 ops: first_op..batch.len(),
                 here,
                 frame,
+                arrived: false,
                 ready: false,
             });
         }
@@ -199,26 +202,33 @@ impl GuestTx {
 
     /// Makes the change of the multicast list that a packet stands for. One that cannot be made
     /// is refused like any other packet.
-    fn carried_out(&self, mut packet: TxPacket) -> TxPacket {
+    fn carry_out(&self, packet: &mut TxPacket) {
         if let Verdict::Multicast(change) = packet.verdict
             && self.live.multicast.change(change).is_err()
         {
             packet.verdict = Verdict::Drop(netif::DropReason::MulticastListFull);
         }
-        packet
     }
 
     /// Answers every slot of the burst in ring order and publishes the answers. `true` if the
     /// guest is to be notified.
-    fn answer<G>(&mut self, bench: &Workbench<G>) -> Result<bool, Fault> {
-        for planned in &bench.tx_burst {
-            let slots = bench.slots.get(planned.slots.clone()).unwrap_or_default();
-            let arrived = planned.is_copied(&bench.batch);
+    fn answer<G>(&mut self, bench: &mut Workbench<G>) -> Result<bool, Fault> {
+        let Workbench {
+            batch,
+            slots,
+            tx_burst,
+            ..
+        } = bench;
+        for planned in tx_burst {
+            let slots = slots.get(planned.slots.clone()).unwrap_or_default();
+            planned.arrived =
+                planned.packet.verdict == Verdict::Deliver && batch.all_ok(planned.ops.clone());
+            let planned = &*planned;
             let answers = planned.packet.responses_with(slots, |slot| {
-                if arrived {
+                if planned.arrived {
                     Status::Okay
                 } else {
-                    planned.status_of(slot, slots, &bench.batch)
+                    planned.status_of(slot, slots, batch)
                 }
             });
             for answer in answers {
@@ -249,9 +259,9 @@ fn head_of(mut lengths: impl Iterator<Item = u16>) -> usize {
 }
 
 impl PlannedTx {
-    /// Whether it is to be delivered and is here as a whole.
-    fn is_copied(&self, batch: &CopyBatch) -> bool {
-        self.packet.verdict == Verdict::Deliver && batch.all_ok(self.ops.clone())
+    /// Its bytes behind its header, as the tap takes them.
+    fn on_tap(&self) -> Range<usize> {
+        self.frame.start - VNET_HDR_LEN..self.frame.end
     }
 
     /// Of a packet that is not: a slot whose copy failed is an error, and so is every slot of a
@@ -310,9 +320,8 @@ fn deliver<G>(
         }
     }
     let ready = tx_burst.iter().filter(|planned| planned.ready);
-    let frames: ArrayVec<&[u8], BURST_FRAMES> = ready
-        .map(|planned| batch.bytes(planned.frame.start - VNET_HDR_LEN..planned.frame.end))
-        .collect();
+    let frames: ArrayVec<&[u8], BURST_FRAMES> =
+        ready.map(|planned| batch.bytes(planned.on_tap())).collect();
     let written = writer.write(tap, &frames, |_, written| match written {
         Ok(len) => counters.delivered(len.saturating_sub(VNET_HDR_LEN)),
         Err(error) => counters.dropped(refusal(&error)),
@@ -323,23 +332,24 @@ fn deliver<G>(
     frames.len()
 }
 
-/// Puts the header for the tap before a frame that arrived whole.
+/// Puts the header for the tap before a frame that is to be delivered, if it arrived whole.
 fn put_header(
     batch: &mut CopyBatch,
     planned: &PlannedTx,
     counters: &DirectionCounters,
 ) -> Result<(), DropReason> {
-    let PlannedTx { packet, frame, .. } = planned;
-    if !planned.is_copied(batch) {
+    if !planned.arrived {
         return Err(DropReason::GrantCopy);
     }
-    let made = header_for_tap(packet.csum, packet.gso, batch.bytes_mut(frame.clone()))?;
+    let both = batch.bytes_mut(planned.on_tap());
+    let (header, frame) = both
+        .split_first_chunk_mut::<VNET_HDR_LEN>()
+        .ok_or(DropReason::Malformed)?; // A frame has room before it.
+    let made = header_for_tap(planned.packet.csum, planned.packet.gso, frame)?;
     if made.repaired {
         counters.repaired();
     }
-    batch
-        .bytes_mut(frame.start - VNET_HDR_LEN..frame.start)
-        .copy_from_slice(&made.header.to_bytes());
+    *header = made.header.to_bytes();
     Ok(())
 }
 

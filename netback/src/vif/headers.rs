@@ -73,6 +73,8 @@ impl Protocol {
 
 const ETHERNET_LEN: usize = 14;
 const VLAN_TAGS_MAX: usize = 2;
+/// Without options.
+const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;
 const IPV6_EXTENSIONS_MAX: usize = 8;
 
@@ -181,21 +183,22 @@ fn network_header(frame: &[u8]) -> Option<(u16, usize)> {
 }
 
 fn ipv4(frame: &[u8], at: usize) -> Option<(Network, Protocol, usize)> {
-    let first = byte(frame, at)?;
-    let header_len = usize::from(first & 0x0f) * 4;
-    let fragment = be16(frame, at + 6)? & 0x3fff;
-    if first >> 4 != 4 || header_len < 20 || fragment != 0 {
+    let header: &[u8; IPV4_LEN] = frame.get(at..)?.first_chunk()?;
+    let header_len = usize::from(header[0] & 0x0f) * 4;
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    if header[0] >> 4 != 4 || header_len < IPV4_LEN || fragment != 0 {
         return None;
     }
-    let protocol = Protocol::from_number(byte(frame, at + 9)?)?;
+    let protocol = Protocol::from_number(header[9])?;
     Some((Network::V4, protocol, at + header_len))
 }
 
 fn ipv6(frame: &[u8], at: usize) -> Option<(Network, Protocol, usize)> {
-    if byte(frame, at)? >> 4 != 6 {
+    let header: &[u8; IPV6_LEN] = frame.get(at..)?.first_chunk()?;
+    if header[0] >> 4 != 6 {
         return None;
     }
-    let mut next = byte(frame, at + 6)?;
+    let mut next = header[6];
     let mut start = at + IPV6_LEN;
     for _ in 0..IPV6_EXTENSIONS_MAX {
         if let Some(protocol) = Protocol::from_number(next) {

@@ -82,7 +82,9 @@ pub(super) struct PlannedTx {
     pub(super) here: Slots,
     /// Its bytes in the batch's buffers, with room for the virtio header before them.
     pub(super) frame: Range<usize>,
-    /// It goes to the tap: it is here as a whole, and its header before it.
+    /// It is to be delivered, and is here as a whole.
+    pub(super) arrived: bool,
+    /// It goes to the tap: its header stands before it.
     pub(super) ready: bool,
 }
 

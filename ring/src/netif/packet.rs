@@ -13,7 +13,7 @@
 
 mod plan;
 
-pub use plan::{Fragment, TxPacket};
+pub use plan::{Fragment, Fragments, TxPacket};
 
 use super::extra::{Extra, Gso};
 use super::tx::{TxFlags, TxRequest, TxSlot};

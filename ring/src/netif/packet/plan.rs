@@ -48,23 +48,18 @@ impl TxPacket {
     /// The pieces to copy, in the order of the packet's bytes. None is empty, none crosses its
     /// page; together they have [`size`](Self::size) bytes. A packet that is not delivered has
     /// none.
-    pub fn fragments<'a>(&self, slots: &'a [TxSlot]) -> impl Iterator<Item = Fragment> + use<'a> {
-        let (deliver, own, extras) = (self.verdict == Verdict::Deliver, self.own, self.extras);
-        slots
-            .iter()
-            .take(if deliver { self.slots } else { 0 })
-            .enumerate()
-            .filter(move |(position, _)| !is_extra(*position, extras))
-            .map(move |(position, slot)| {
-                let request = slot.as_request();
-                Fragment {
-                    gref: request.gref,
-                    offset: request.offset,
-                    len: if position == 0 { own } else { request.size },
-                    slot: position,
-                }
-            })
-            .filter(|fragment| fragment.len > 0)
+    #[inline]
+    #[must_use]
+    pub fn fragments<'a>(&self, slots: &'a [TxSlot]) -> Fragments<'a> {
+        Fragments {
+            slots: match self.verdict {
+                Verdict::Deliver => self.of(slots),
+                Verdict::Drop(_) | Verdict::Multicast(_) => &[],
+            },
+            next: 0,
+            own: self.own,
+            extras: self.extras,
+        }
     }
 
     /// The answers, one per slot in ring order: `status` for requests, "null" for extras.
@@ -85,20 +80,58 @@ impl TxPacket {
         mut status: F,
     ) -> impl Iterator<Item = TxResponse> + use<'a, F> {
         let extras = self.extras;
-        slots
-            .iter()
-            .take(self.slots)
-            .enumerate()
-            .map(move |(position, slot)| {
-                if is_extra(position, extras) {
-                    TxResponse::NULL
-                } else {
-                    TxResponse {
-                        id: slot.as_request().id,
-                        status: status(position),
-                    }
+        let slots = self.of(slots).iter().enumerate();
+        slots.map(move |(position, slot)| {
+            if is_extra(position, extras) {
+                TxResponse::NULL
+            } else {
+                TxResponse {
+                    id: slot.as_request().id,
+                    status: status(position),
                 }
-            })
+            }
+        })
+    }
+
+    /// The packet's own of the slots that begin with it.
+    #[inline]
+    fn of<'a>(&self, slots: &'a [TxSlot]) -> &'a [TxSlot] {
+        slots.get(..self.slots).unwrap_or(slots)
+    }
+}
+
+/// The pieces of a packet: see [`TxPacket::fragments`].
+#[derive(Clone, Debug)]
+pub struct Fragments<'a> {
+    slots: &'a [TxSlot],
+    next: usize,
+    own: u16,
+    extras: usize,
+}
+
+impl Iterator for Fragments<'_> {
+    type Item = Fragment;
+
+    #[inline]
+    fn next(&mut self) -> Option<Fragment> {
+        loop {
+            let slot = self.next;
+            let request = self.slots.get(slot)?.as_request();
+            self.next += 1;
+            let mut len = request.size;
+            if slot == 0 {
+                len = self.own;
+                self.next += self.extras;
+            }
+            if len > 0 {
+                return Some(Fragment {
+                    gref: request.gref,
+                    offset: request.offset,
+                    len,
+                    slot,
+                });
+            }
+        }
     }
 }
 

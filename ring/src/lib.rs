@@ -95,4 +95,4 @@ pub use netif::{RxRing, TxRing};
 /// The system's error number, as [`SysError`] carries it.
 pub use nix::errno::Errno;
 pub use page::{Access, OutsidePage, Page, SharedPage, StaticPage};
-pub use sys::{XenEventChannels, XenGrants, XenHypervisor, failed_unmaps};
+pub use sys::{XenEventChannels, XenGrants, XenHypervisor, failed_unmaps, grant_pages};

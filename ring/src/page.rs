@@ -85,17 +85,23 @@ impl SharedPage {
     ///
     /// The kernel refused the memory, or `count` is 0 or too large to be expressed in bytes.
     pub fn anonymous_pages(count: usize) -> Result<Vec<Self>, SysError> {
-        let mapping = Arc::new(Mapping::anonymous(count.saturating_mul(PAGE_SIZE))?);
+        let mapping = Mapping::anonymous(count.saturating_mul(PAGE_SIZE))?;
+        Ok(Self::all_of(mapping, ()))
+    }
+
+    /// The whole pages of a mapping, which goes when the last of them goes, and `guard` after it.
+    pub(crate) fn all_of<G: Any + Send + Sync>(mapping: Mapping, guard: G) -> Vec<Self> {
+        let (start, count) = (mapping.base().cast::<u64>(), mapping.len() / PAGE_SIZE);
+        let owner: Arc<dyn Any + Send + Sync> = Arc::new((mapping, guard));
         let pages = (0..count).map(|page| {
-            let start: NonNull<u64> = mapping.base().cast();
             // SAFETY: the mapping has `count` pages, so page number `page` is inside it.
             let base = unsafe { start.add(page * (PAGE_SIZE / size_of::<u64>())) };
             Self {
                 base,
-                _owner: mapping.clone(),
+                _owner: Arc::clone(&owner),
             }
         });
-        Ok(pages.collect())
+        pages.collect()
     }
 
     /// Another handle of the same page that carries `guard`, which is dropped with its last clone: how a

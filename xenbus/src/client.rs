@@ -57,17 +57,21 @@ impl Client {
     /// # Errors
     /// If that fails.
     pub fn over(fd: impl Into<OwnedFd>) -> io::Result<Self> {
+        Ok(Self::on(Conn::new(fd.into())?))
+    }
+
+    fn on(conn: Conn) -> Self {
         let state = State {
             session: Session::new(),
             lost: None,
         };
-        Ok(Self {
+        Self {
             shared: Arc::new(Shared {
-                conn: Conn::new(fd.into())?,
+                conn,
                 state: Mutex::new(state),
             }),
             not_sync: PhantomData,
-        })
+        }
     }
 
     /// Asks for events about `path` and everything below it. Each event says only
@@ -285,8 +289,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests of one kind, sent together, and the answers in the same order. One that cannot
-    /// be sent does not keep the others from it.
+    /// Requests of one kind, sent together if the connection is one for that, and the answers in
+    /// the same order. One that cannot be sent does not keep the others from it.
     fn exchange_many(
         &self,
         kind: Kind,
@@ -294,6 +298,13 @@ impl Shared {
         payloads: impl Iterator<Item = io::Result<Vec<u8>>>,
     ) -> Vec<io::Result<Answer>> {
         let mut state = self.state();
+        if !self.conn.takes_many() {
+            let one_by_one = payloads.map(|payload| {
+                let id = state.request(kind, tx_id, payload)?;
+                self.answer(&mut state, id)
+            });
+            return one_by_one.collect();
+        }
         let ids: Vec<_> = payloads
             .map(|payload| state.request(kind, tx_id, payload))
             .collect();

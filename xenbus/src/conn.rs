@@ -66,8 +66,10 @@ fn with_path(error: &io::Error, path: &Path) -> io::Error {
 #[derive(Debug)]
 pub(crate) struct Conn {
     file: File,
-    /// Requests may be sent in one piece. The kernel's device takes one with each write, and
-    /// drops what comes after it.
+    /// Requests may be sent in one piece, and before earlier ones have been answered. Linux's
+    /// device takes one with each write, drops what comes after it, and has just one buffer for
+    /// it (`xenbus_dev_frontend.c`): a request that is written before the last one was answered
+    /// may take its place, before it was sent.
     is_stream: bool,
 }
 
@@ -82,6 +84,20 @@ impl Conn {
 
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether a request may be sent while another has not been answered.
+    pub(crate) const fn takes_many(&self) -> bool {
+        self.is_stream
+    }
+
+    /// The same as if it were the kernel's device.
+    #[cfg(test)]
+    pub(crate) fn as_device(self) -> Self {
+        Self {
+            is_stream: false,
+            ..self
+        }
     }
 
     /// Sends what waits and receives until request `id` is answered or `limit` is over.
@@ -195,7 +211,7 @@ mod tests {
         for path in [b"a\0".as_slice(), b"bc\0", b"\0"] {
             session.request(Kind::Read, 0, &[path]).unwrap();
         }
-        let conn = Conn { is_stream, ..conn };
+        let conn = if is_stream { conn } else { conn.as_device() };
         assert!(conn.flush(&mut session).unwrap());
         let mut buffer = [0; 100];
         let piece = || recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok();

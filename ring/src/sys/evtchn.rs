@@ -45,6 +45,28 @@ impl XenEventChannels {
         self.overflows
     }
 
+    /// Allocates a port that domain `peer` may bind: what a frontend does. Its number goes to
+    /// xenstore; for the peer it is a [`RemotePort`].
+    ///
+    /// # Errors
+    ///
+    /// The kernel or the hypervisor refuses.
+    pub fn allocate(&mut self, peer: DomId) -> Result<LocalPort, SysError> {
+        let mut arg = BindUnbound {
+            domain: u32::from(peer.raw()),
+        };
+        // SAFETY: the fd is open; `arg` is the structure of this request and lives across the
+        // call.
+        let outcome = unsafe { raw::bind_unbound(self.fd.as_raw_fd(), &raw mut arg) };
+        let port = outcome.and_then(|port| u32::try_from(port).map_err(|_| Errno::EINVAL));
+        let port = LocalPort::new(port.map_err(|errno| SysError::Call {
+            operation: "IOCTL_EVTCHN_BIND_UNBOUND_PORT",
+            errno,
+        })?);
+        self.bound.push(port);
+        Ok(port)
+    }
+
     const fn over(fd: OwnedFd) -> Self {
         Self {
             fd,
@@ -178,17 +200,24 @@ struct BindInterdomain {
 }
 
 #[repr(C)]
+struct BindUnbound {
+    domain: u32,
+}
+
+#[repr(C)]
 struct Port {
     port: u32,
 }
 
 const BIND_INTERDOMAIN: u32 = ioctl_number(b'E', 1, size_of::<BindInterdomain>());
+const BIND_UNBOUND: u32 = ioctl_number(b'E', 2, size_of::<BindUnbound>());
 const UNBIND: u32 = ioctl_number(b'E', 3, size_of::<Port>());
 const NOTIFY: u32 = ioctl_number(b'E', 4, size_of::<Port>());
 const RESET: u32 = ioctl_number(b'E', 5, 0);
 
 const _: () = {
     assert!(BIND_INTERDOMAIN == 0x8_4501);
+    assert!(BIND_UNBOUND == 0x4_4502);
     assert!(UNBIND == 0x4_4503);
     assert!(NOTIFY == 0x4_4504);
     assert!(RESET == 0x4505);
@@ -200,8 +229,11 @@ mod raw {
         missing_docs,
         reason = "nix's macro writes pub functions; they stay private here"
     )]
-    use super::{BIND_INTERDOMAIN, BindInterdomain, NOTIFY, Port, RESET, UNBIND};
+    use super::{
+        BIND_INTERDOMAIN, BIND_UNBOUND, BindInterdomain, BindUnbound, NOTIFY, Port, RESET, UNBIND,
+    };
     nix::ioctl_readwrite_bad!(bind_interdomain, BIND_INTERDOMAIN, BindInterdomain);
+    nix::ioctl_readwrite_bad!(bind_unbound, BIND_UNBOUND, BindUnbound);
     nix::ioctl_readwrite_bad!(unbind, UNBIND, Port);
     nix::ioctl_readwrite_bad!(notify, NOTIFY, Port);
     nix::ioctl_none_bad!(reset, RESET);
@@ -268,6 +300,8 @@ mod tests {
             error.to_string().contains("event channel 11 of domain 3"),
             "{error}"
         );
+        let error = events.allocate(dom).unwrap_err();
+        assert!(error.to_string().contains("BIND_UNBOUND_PORT"), "{error}");
         assert!(events.notify(LocalPort::new(1)).is_err());
         assert!(events.unbind(LocalPort::new(1)).is_err());
         let error = events.recover(&mut Vec::new()).unwrap_err();

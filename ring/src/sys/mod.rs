@@ -15,6 +15,7 @@ use crate::error::SysError;
 use crate::hyper::Hypervisor;
 
 pub use evtchn::XenEventChannels;
+pub use gntalloc::grant_pages;
 pub use gntdev::XenGrants;
 pub use mapped::failed_unmaps;
 

@@ -61,7 +61,7 @@ not() {
 # ---- guests --------------------------------------------------------------------------------------------------------------------
 
 # guest_config NAME TYPE NUMBER [MORE_VIF_KEYS]: writes the xl configuration; the guest gets 192.0.2.NUMBER, a MAC that ends in NUMBER, and one vCPU
-# (or $guest_vcpus).
+# (or $guest_vcpus). $guest_extra are further arguments for its kernel.
 guest_config() {
     local name=$1 type=$2 number=$3 keys=${4:-}
     cat >"$rig/$name.cfg" <<END
@@ -72,7 +72,7 @@ ramdisk = "/guest/initrd"
 memory = 256
 vcpus = ${guest_vcpus:-1}
 vif = ["mac=$(mac "$number"),bridge=$bridge${keys:+,$keys}"]
-extra = "console=hvc0 quiet addr=$(address "$number")/25"
+extra = "console=hvc0 quiet addr=$(address "$number")/25${guest_extra:+ $guest_extra}"
 on_poweroff = "destroy"
 on_reboot = "destroy"
 on_crash = "destroy"

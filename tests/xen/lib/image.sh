@@ -9,6 +9,7 @@ dom0_programs=(bash ip bridge iperf3 ethtool busybox
     xenstore-read xenstore-write xenstore-ls xenstore-list xenstore-rm xenstore-chmod xenstore-exists xenstore-watch)
 xen_programs=(xl xenstored xenconsoled xenconsole xen-init-dom0 libxl-save-helper lsevtchn)
 guest_modules=(xen-netfront)
+model_modules=(xen-evtchn xen-gntalloc) # what the model guest needs instead
 guest_programs=(busybox iperf3 ethtool)
 
 # Changes of this file change the base images.
@@ -60,6 +61,12 @@ add_program() {
         return
     done
     die "no unpacked package has the program $name"
+}
+
+# add_binary TREE PATH NAME: a program that was built here, without what only a debugger wants of it.
+add_binary() {
+    strip -o "$1/usr/sbin/$3" "$2" || die "cannot strip $2"
+    add_libraries "$1" "$1/usr/sbin/$3"
 }
 
 # Every busybox applet, except where a real program has the name already.
@@ -128,6 +135,7 @@ build_guest_base() {
     for program in "${guest_programs[@]}"; do add_program "$tree" "$program"; done
     add_applets "$tree"
     for module in "${guest_modules[@]}"; do add_module "$tree" "$tree/modules/order" "$module"; done
+    for module in "${model_modules[@]}"; do add_module "$tree" "$tree/modules/order-model" "$module"; done
 }
 
 build_dom0_base() {
@@ -165,20 +173,22 @@ build_base_images() {
     touch "$image_dir/.complete"
 }
 
-# run_image OUTPUT DOM0_FILES GUEST_FILES [BINARY]: the dom0 initramfs of one run, with what stands in the two directories laid over the base.
+# run_image OUTPUT DOM0_FILES GUEST_FILES [BINARY [MODEL]]: the dom0 initramfs of one run, with what stands in the two directories laid over the base.
+# MODEL is the model guest's program, for dom0 and for guests.
 run_image() {
-    local output=$1 dom0_files=$2 guest_files=$3 binary=${4:-} stage
+    local output=$1 dom0_files=$2 guest_files=$3 binary=${4:-} model=${5:-} stage
     stage=$(mktemp -d "$cache_dir/stage.XXXXXX")
-    mkdir -p "$stage"/{guest,dom0/guest,dom0/tests,dom0/usr/sbin,dom0/usr/lib/x86_64-linux-gnu,dom0/usr/lib64}
+    mkdir -p "$stage"/{guest,dom0}/usr/{sbin,lib/x86_64-linux-gnu,lib64} "$stage"/dom0/{guest,tests}
     cp -a "$guest_files/." "$stage/guest/"
+    if [ -n "$model" ]; then
+        add_binary "$stage/guest" "$model" netback-model
+        add_binary "$stage/dom0" "$model" netback-model
+    fi
     { cat "$image_dir/guest.cpio"; pack "$stage/guest"; } >"$stage/dom0/guest/initrd"
     cp "$image_dir/vmlinux" "$stage/dom0/guest/vmlinux"
     cp -a "$dom0_files/." "$stage/dom0/tests/"
     mv "$stage/dom0/tests/init" "$stage/dom0/init"
-    if [ -n "$binary" ]; then
-        cp -L "$binary" "$stage/dom0/usr/sbin/netback"
-        add_libraries "$stage/dom0" "$stage/dom0/usr/sbin/netback"
-    fi
+    if [ -n "$binary" ]; then add_binary "$stage/dom0" "$binary" netback; fi
     { cat "$image_dir/dom0.cpio"; pack "$stage/dom0"; } >"$output"
     rm -rf "$stage"
 }

@@ -11,10 +11,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xen_ring::front::{
     FrontCtrl, FrontCtrlRequest, FrontCtrlResponse, FrontFault, FrontKind, FrontRing,
 };
-use xen_ring::{GrantRef, PAGE_SIZE, SysError};
+use xen_ring::{GrantRef, PAGE_SIZE, SharedPage, SysError};
 
-use super::queue::ring_page;
-use crate::demo::sim::{Grant, GuestPage, GuestPort, SimGuest};
+use super::domain::{Domain, Grant, Port};
 
 // netif.h: types of messages.
 /// Which hash types there are.
@@ -49,8 +48,8 @@ const GREF_ENTRY: usize = 8;
 pub struct Control {
     ring: FrontRing<FrontCtrl>,
     ring_grant: Grant,
-    port: GuestPort,
-    list: GuestPage,
+    port: Port,
+    list: SharedPage,
     list_grant: Grant,
     next_id: u16,
 }
@@ -79,15 +78,14 @@ impl From<FrontFault> for ControlError {
 pub type Answer = (u32, u32);
 
 impl Control {
-    pub(super) fn new(guest: &SimGuest, start: u32) -> Result<Self, SysError> {
-        let (page, ring_grant) = ring_page(guest)?;
-        let list = GuestPage::new()?;
+    pub(super) fn new(domain: &Domain, start: u32) -> Result<Self, SysError> {
+        let (ring, list) = (domain.granted_page()?, domain.granted_page()?);
         Ok(Self {
-            ring: FrontRing::init_at(page.mapped(), start),
-            ring_grant,
-            port: guest.alloc_port()?,
-            list_grant: guest.grant(&list, false)?,
-            list,
+            ring: FrontRing::init_at(ring.page, start),
+            ring_grant: ring.grant,
+            port: domain.alloc_port()?,
+            list_grant: list.grant,
+            list: list.page,
             next_id: 0xfff0,
         })
     }
@@ -185,7 +183,7 @@ impl Control {
     /// # Errors
     /// It does not fit.
     pub fn write_list(&self, bytes: &[u8]) -> Result<(), ControlError> {
-        let written = self.list.write(0, bytes);
+        let written = self.list.copy_to(0, bytes);
         written.map_err(|_| ControlError::TooLong(bytes.len()))
     }
 
@@ -246,7 +244,7 @@ impl Control {
     pub fn statuses(&self, count: usize) -> Vec<u16> {
         let mut bytes = vec![0; PAGE_SIZE];
         // The whole page is always inside the page.
-        let _whole = self.list.read(0, &mut bytes);
+        let _whole = self.list.copy_from(0, &mut bytes);
         let entries = bytes.as_chunks::<GREF_ENTRY>().0.iter().take(count);
         entries
             .map(|[.., low, high]| u16::from_le_bytes([*low, *high]))

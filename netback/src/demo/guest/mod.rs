@@ -6,6 +6,7 @@
 
 pub mod checksum;
 pub mod control;
+pub mod domain;
 pub mod netfront;
 pub mod options;
 pub mod queue;

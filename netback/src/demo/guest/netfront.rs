@@ -19,10 +19,10 @@ use xen_ring::{GrantRef, SysError};
 use xenbus::XenbusState;
 
 use super::control::{Control, ExpectedHash, GREF_READ_ONLY};
+use super::domain::Domain;
 use super::options::FrontendOptions;
 use super::queue::{FrontStats, RxQueue, TxQueue};
 use super::store::FrontendStore;
-use crate::demo::sim::SimGuest;
 use link::Link;
 
 /// A frontend that could not do what it was asked to.
@@ -31,7 +31,7 @@ pub enum NetfrontError {
     /// The store failed.
     #[error("the guest cannot use the store: {0}")]
     Store(#[from] io::Error),
-    /// The simulated hypervisor failed.
+    /// The hypervisor failed.
     #[error("the guest cannot use the hypervisor: {0}")]
     Xen(#[from] SysError),
     /// The backend did not get to the state that was waited for.
@@ -60,7 +60,7 @@ pub enum Phase {
 /// One network device of a simulated guest.
 #[derive(Debug)]
 pub struct Netfront {
-    guest: SimGuest,
+    domain: Domain,
     store: FrontendStore,
     options: FrontendOptions,
     phase: Phase,
@@ -76,9 +76,9 @@ pub struct Netfront {
 impl Netfront {
     /// A frontend on a device that the toolstack has made. It does nothing yet.
     #[must_use]
-    pub fn new(guest: SimGuest, store: FrontendStore, options: FrontendOptions) -> Self {
+    pub fn new(domain: impl Into<Domain>, store: FrontendStore, options: FrontendOptions) -> Self {
         Self {
-            guest,
+            domain: domain.into(),
             store,
             options,
             phase: Phase::Waiting,
@@ -170,7 +170,7 @@ impl Netfront {
     /// The store fails.
     pub fn reattach(self, handle: u32) -> Result<Self, NetfrontError> {
         Ok(Self::new(
-            self.guest,
+            self.domain,
             self.store.reopen(handle)?,
             self.options,
         ))

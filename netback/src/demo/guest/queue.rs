@@ -8,10 +8,7 @@
 mod rx;
 mod tx;
 
-use xen_ring::SysError;
 use xen_ring::front::{FrontKind, FrontTx};
-
-use crate::demo::sim::{Grant, GuestPage, SimGuest};
 
 pub use rx::{Received, RxQueue};
 pub use tx::{MulticastChange, TxFull, TxMeta, TxQueue};
@@ -101,29 +98,4 @@ impl Violations {
             self.first.push(text());
         }
     }
-}
-
-/// A granted page.
-#[derive(Debug)]
-struct Buffer {
-    page: GuestPage,
-    grant: Grant,
-}
-
-pub(super) fn ring_page(guest: &SimGuest) -> Result<(GuestPage, Grant), SysError> {
-    let page = GuestPage::new()?;
-    let grant = guest.grant(&page, false)?;
-    Ok((page, grant))
-}
-
-fn buffers(guest: &SimGuest, readonly: bool) -> Result<Vec<Buffer>, SysError> {
-    GuestPage::many(SLOTS)?
-        .into_iter()
-        .map(|page| {
-            Ok(Buffer {
-                grant: guest.grant(&page, readonly)?,
-                page,
-            })
-        })
-        .collect()
 }

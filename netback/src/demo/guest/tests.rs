@@ -137,7 +137,7 @@ proptest! {
             start_index: start,
             ..FrontendOptions::default()
         };
-        let mut queue = TxQueue::new(&sim.guest(GUEST), &options).unwrap();
+        let mut queue = TxQueue::new(&sim.guest(GUEST).into(), &options).unwrap();
         let mut backend = Backend::new(&sim);
         let page = backend.grants.map_page(GUEST, queue.ring_ref()).unwrap();
         let mut ring = BackRing::<TxRing>::attach(page).unwrap();
@@ -171,7 +171,7 @@ proptest! {
     ) {
         let sim = SimHypervisor::new(DomId::new(0));
         let options = FrontendOptions { start_index: start, ..FrontendOptions::default() };
-        let mut queue = RxQueue::new(&sim.guest(GUEST), &options).unwrap();
+        let mut queue = RxQueue::new(&sim.guest(GUEST).into(), &options).unwrap();
         let mut backend = Backend::new(&sim);
         let page = backend.grants.map_page(GUEST, queue.ring_ref()).unwrap();
         let mut ring = BackRing::<RxRing>::attach(page).unwrap();
@@ -193,7 +193,7 @@ proptest! {
 fn checksum_flags_reach_the_backend() {
     let sim = SimHypervisor::new(DomId::new(0));
     let options = FrontendOptions::default();
-    let mut queue = TxQueue::new(&sim.guest(GUEST), &options).unwrap();
+    let mut queue = TxQueue::new(&sim.guest(GUEST).into(), &options).unwrap();
     let mut backend = Backend::new(&sim);
     let page = backend.grants.map_page(GUEST, queue.ring_ref()).unwrap();
     let mut ring = BackRing::<TxRing>::attach(page).unwrap();
@@ -213,7 +213,7 @@ fn checksum_flags_reach_the_backend() {
 fn a_frontend_without_sg_and_a_full_ring_refuse() {
     let sim = SimHypervisor::new(DomId::new(0));
     let options = FrontendOptions::default();
-    let mut queue = TxQueue::new(&sim.guest(GUEST), &options).unwrap();
+    let mut queue = TxQueue::new(&sim.guest(GUEST).into(), &options).unwrap();
     assert!(
         queue
             .send(&frame_of(5_000), Checksum::Complete, false, &options)
@@ -247,7 +247,7 @@ struct RxPair {
 
 fn rx_pair() -> RxPair {
     let sim = SimHypervisor::new(DomId::new(0));
-    let queue = RxQueue::new(&sim.guest(GUEST), &FrontendOptions::default()).unwrap();
+    let queue = RxQueue::new(&sim.guest(GUEST).into(), &FrontendOptions::default()).unwrap();
     let page = sim
         .open_grants()
         .unwrap()
@@ -377,7 +377,7 @@ fn an_error_status_is_an_error_and_no_violation() {
 fn an_answer_to_nothing_is_a_violation() {
     let sim = SimHypervisor::new(DomId::new(0));
     let options = FrontendOptions::default();
-    let mut queue = TxQueue::new(&sim.guest(GUEST), &options).unwrap();
+    let mut queue = TxQueue::new(&sim.guest(GUEST).into(), &options).unwrap();
     let page = sim
         .open_grants()
         .unwrap()

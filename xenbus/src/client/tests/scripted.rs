@@ -35,6 +35,47 @@ fn scripted(replies: Vec<(Kind, Vec<u8>)>) -> Client {
     Client::over(ours).unwrap()
 }
 
+/// A store that answers as Linux's device does, from one buffer: each write takes the place of
+/// what has not been answered yet. It answers whatever it finds there when nothing more comes.
+fn one_buffer() -> Client {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(1..) = theirs.read(&mut buffer) {
+            theirs
+                .set_read_timeout(Some(Duration::from_millis(20)))
+                .unwrap();
+            while let Ok(1..) = theirs.read(&mut buffer) {}
+            theirs.set_read_timeout(None).unwrap();
+            let mut decoder = Decoder::new();
+            decoder.push(&buffer);
+            let Ok(Some(request)) = decoder.next_message() else {
+                return;
+            };
+            let payload = request.payload.clone();
+            let mut bytes = Vec::new();
+            Message { payload, ..request }.encode(&mut bytes).unwrap();
+            if theirs.write_all(&bytes).is_err() {
+                return;
+            }
+        }
+    });
+    Client::on(Conn::new(ours.into()).unwrap().as_device())
+}
+
+/// Seen on a real Xen: "feature-gso-tcpv6" was written over and over, in place of all other nodes.
+#[test]
+fn the_device_is_asked_one_thing_at_a_time() {
+    let client = one_buffer();
+    let paths = ["a", "longer", "b"];
+    let read: Vec<_> = client
+        .read_many(&paths)
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(read, paths.map(|path| Box::from(format!("{path}\0"))));
+}
+
 #[test]
 fn a_listing_that_changes_begins_anew_and_not_for_ever() {
     let part = |text: &str| (Kind::DirectoryPart, text.as_bytes().to_vec());

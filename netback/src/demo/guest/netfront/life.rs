@@ -29,7 +29,7 @@ impl Netfront {
     /// The store or hypervisor fails.
     pub fn publish(&mut self) -> Result<(), NetfrontError> {
         self.link = None;
-        let link = Link::new(&self.guest, &self.store, &self.options)?;
+        let link = Link::new(&self.domain, &self.store, &self.options)?;
         let mut keys = link.keys(&self.options, self.directories);
         keys.extend(self.options.overrides.iter().cloned());
         self.store.publish(&keys)?;

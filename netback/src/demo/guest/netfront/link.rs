@@ -5,10 +5,10 @@
 use super::NetfrontError;
 use crate::demo::guest::checksum;
 use crate::demo::guest::control::Control;
+use crate::demo::guest::domain::{Domain, Port};
 use crate::demo::guest::options::FrontendOptions;
 use crate::demo::guest::queue::{FrontStats, Received, RxQueue, TxQueue};
 use crate::demo::guest::store::FrontendStore;
-use crate::demo::sim::{GuestPort, SimGuest};
 
 /// All that exists only between the publication of the rings and the end of the connection.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ pub(super) struct Pair {
 
 #[derive(Debug)]
 pub(super) enum Ports {
-    Single(GuestPort),
-    Split { tx: GuestPort, rx: GuestPort },
+    Single(Port),
+    Split { tx: Port, rx: Port },
 }
 
 /// The keys of a control ring.
@@ -50,17 +50,17 @@ type Key = (String, Option<String>);
 
 impl Link {
     pub(super) fn new(
-        guest: &SimGuest,
+        domain: &Domain,
         store: &FrontendStore,
         options: &FrontendOptions,
     ) -> Result<Self, NetfrontError> {
         let split =
             options.split_event_channels && store.backend_offers("feature-split-event-channels")?;
         let count = options.queues.clamp(1, store.backend_queues()?);
-        let pairs = (0..count).map(|_| Pair::new(guest, options, split));
+        let pairs = (0..count).map(|_| Pair::new(domain, options, split));
         let pairs = pairs.collect::<Result<_, _>>()?;
         let control = options.control_ring && store.backend_offers("feature-ctrl-ring")?;
-        let control = control.then(|| Control::new(guest, options.start_index));
+        let control = control.then(|| Control::new(domain, options.start_index));
         Ok(Self {
             pairs,
             control: control.transpose()?,
@@ -90,10 +90,14 @@ impl Link {
             .map(|index| (format!("queue-{index}"), None))
             .collect();
         keys.extend(features.map(|(key, value)| (key.to_owned(), value)));
-        // What an earlier connection wrote is removed.
-        keys.extend(CONTROL_KEYS.map(|key| (key.to_owned(), None)));
-        let control = self.control.iter().flat_map(Control::keys);
-        keys.extend(control.map(|(key, value)| (key.to_owned(), Some(value))));
+        match &self.control {
+            Some(control) => {
+                let control = control.keys().into_iter();
+                keys.extend(control.map(|(key, value)| (key.to_owned(), Some(value))));
+            }
+            // What an earlier connection wrote is removed.
+            None => keys.extend(CONTROL_KEYS.map(|key| (key.to_owned(), None))),
+        }
         match self.pairs.as_slice() {
             [only] => keys.extend(only.keys("")),
             several => {
@@ -149,28 +153,24 @@ impl Link {
         None
     }
 
-    pub(super) fn ports(&self) -> impl Iterator<Item = &GuestPort> {
+    pub(super) fn ports(&self) -> impl Iterator<Item = &Port> {
         self.pairs.iter().flat_map(|pair| pair.ports.all())
     }
 }
 
 impl Pair {
-    fn new(
-        guest: &SimGuest,
-        options: &FrontendOptions,
-        split: bool,
-    ) -> Result<Self, NetfrontError> {
+    fn new(domain: &Domain, options: &FrontendOptions, split: bool) -> Result<Self, NetfrontError> {
         let ports = if split {
             Ports::Split {
-                tx: guest.alloc_port()?,
-                rx: guest.alloc_port()?,
+                tx: domain.alloc_port()?,
+                rx: domain.alloc_port()?,
             }
         } else {
-            Ports::Single(guest.alloc_port()?)
+            Ports::Single(domain.alloc_port()?)
         };
         Ok(Self {
-            tx: TxQueue::new(guest, options)?,
-            rx: RxQueue::new(guest, options)?,
+            tx: TxQueue::new(domain, options)?,
+            rx: RxQueue::new(domain, options)?,
             ports,
         })
     }
@@ -219,19 +219,19 @@ fn flow(frame: &[u8]) -> usize {
 }
 
 impl Ports {
-    pub(super) fn tx(&self) -> &GuestPort {
+    pub(super) fn tx(&self) -> &Port {
         match self {
             Self::Single(port) | Self::Split { tx: port, .. } => port,
         }
     }
 
-    pub(super) fn rx(&self) -> &GuestPort {
+    pub(super) fn rx(&self) -> &Port {
         match self {
             Self::Single(port) | Self::Split { rx: port, .. } => port,
         }
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &GuestPort> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Port> {
         let second = match self {
             Self::Single(_) => None,
             Self::Split { rx, .. } => Some(rx),

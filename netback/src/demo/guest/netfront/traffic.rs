@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::Netfront;
 use super::link::Link;
 use crate::demo::guest::checksum::{self, Checksum};
+use crate::demo::guest::domain::Port;
 use crate::demo::guest::queue::{Received, TxFull, TxMeta};
-use crate::demo::sim::GuestPort;
 
 impl Netfront {
     /// Sends one frame whose checksum field is already as `meta` says, on the queue pair of its flow.
@@ -127,7 +127,7 @@ impl Netfront {
         self.store
             .fd()
             .into_iter()
-            .chain(ports.map(GuestPort::as_fd))
+            .chain(ports.map(Port::as_fd))
             .collect()
     }
 
@@ -144,7 +144,7 @@ impl Netfront {
         self.link
             .iter()
             .flat_map(Link::ports)
-            .map(GuestPort::events)
+            .map(Port::events)
             .sum()
     }
 }

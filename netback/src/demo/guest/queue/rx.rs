@@ -2,12 +2,13 @@
 //! Receiving: buffers are offered slot by slot, and frames are put together from the slots that come back.
 
 use xen_ring::front::{FrontFault, FrontKind, FrontRing, FrontRx, FrontRxRequest, FrontRxResponse};
+use xen_ring::page::{Access, SharedPage};
 use xen_ring::{GrantRef, SysError};
 
-use super::{FrontStats, SLOTS, buffers, ring_page};
+use super::{FrontStats, SLOTS};
 use crate::demo::guest::checksum::{self, Checksum};
+use crate::demo::guest::domain::{Domain, Grant};
 use crate::demo::guest::options::FrontendOptions;
-use crate::demo::sim::{Grant, GuestPage, SimGuest};
 
 /// Slots of one received frame beyond which Linux's netfront drops it.
 const FRAME_SLOTS: u32 = 18;
@@ -50,22 +51,22 @@ pub struct RxQueue {
     ring: FrontRing<FrontRx>,
     ring_grant: Grant,
     /// By slot: the request in slot n always offers page n.
-    pages: Vec<GuestPage>,
+    pages: Vec<SharedPage>,
     /// By slot, too; none when they were revoked.
     grants: Vec<Grant>,
 }
 
 impl RxQueue {
     pub(in crate::demo::guest) fn new(
-        guest: &SimGuest,
+        domain: &Domain,
         options: &FrontendOptions,
     ) -> Result<Self, SysError> {
-        let (ring_page, ring_grant) = ring_page(guest)?;
-        let buffers = buffers(guest, false)?.into_iter();
+        let ring = domain.granted_page()?;
+        let buffers = domain.granted(SLOTS, Access::ReadWrite)?.into_iter();
         let (pages, grants) = buffers.map(|buffer| (buffer.page, buffer.grant)).unzip();
         let mut queue = Self {
-            ring: FrontRing::init_at(ring_page.mapped(), options.start_index),
-            ring_grant,
+            ring: FrontRing::init_at(ring.page, options.start_index),
+            ring_grant: ring.grant,
             pages,
             grants,
         };
@@ -298,7 +299,7 @@ impl RxQueue {
             .and_then(|slot| self.pages.get(slot));
         let read = page.map(|page| {
             let into = frame.bytes.get_mut(start..).unwrap_or_default();
-            page.read(offset, into)
+            page.copy_from(offset, into)
         });
         if len == 0 || !matches!(read, Some(Ok(()))) {
             return Err(RxBroken::Protocol(format!(

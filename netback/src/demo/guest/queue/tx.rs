@@ -4,12 +4,13 @@
 use xen_ring::front::{
     FrontExtra, FrontFault, FrontKind, FrontRing, FrontTx, FrontTxRequest, FrontTxSlot,
 };
+use xen_ring::page::Access;
 use xen_ring::{GrantRef, PAGE_SIZE, SysError};
 
-use super::{Buffer, FrontStats, SLOTS, buffers, ring_page};
+use super::{FrontStats, SLOTS};
 use crate::demo::guest::checksum::{self, Checksum};
+use crate::demo::guest::domain::{Domain, Grant, GrantedPage};
 use crate::demo::guest::options::FrontendOptions;
-use crate::demo::sim::{Grant, SimGuest};
 
 /// Slots that must be free before another frame is begun: the most that one frame may take, and extras.
 const FRAME_SLOTS: u32 = 20;
@@ -65,21 +66,25 @@ pub struct TxQueue {
     ring: FrontRing<FrontTx>,
     ring_grant: Grant,
     /// By request id.
-    buffers: Vec<Buffer>,
+    buffers: Vec<GrantedPage>,
     in_flight: Vec<bool>,
     free: Vec<u16>,
 }
 
 impl TxQueue {
     pub(in crate::demo::guest) fn new(
-        guest: &SimGuest,
+        domain: &Domain,
         options: &FrontendOptions,
     ) -> Result<Self, SysError> {
-        let (ring_page, ring_grant) = ring_page(guest)?;
+        let ring = domain.granted_page()?;
+        let access = match options.tx_readonly {
+            true => Access::ReadOnly,
+            false => Access::ReadWrite,
+        };
         Ok(Self {
-            ring: FrontRing::init_at(ring_page.mapped(), options.start_index),
-            ring_grant,
-            buffers: buffers(guest, options.tx_readonly)?,
+            ring: FrontRing::init_at(ring.page, options.start_index),
+            ring_grant: ring.grant,
+            buffers: domain.granted(SLOTS, access)?,
             in_flight: vec![false; SLOTS],
             free: (0..FrontTx::COUNT)
                 .rev()
@@ -109,7 +114,7 @@ impl TxQueue {
     pub fn fill(&self, id: u16, bytes: &[u8]) -> bool {
         self.buffers
             .get(usize::from(id))
-            .is_some_and(|buffer| buffer.page.write(0, bytes).is_ok())
+            .is_some_and(|buffer| buffer.page.copy_to(0, bytes).is_ok())
     }
 
     /// Puts any slot into the ring as it is. The id of a request counts as in flight.
@@ -166,7 +171,7 @@ impl TxQueue {
             let buffer = self.buffers.get(usize::from(id)).ok_or(TxFull)?;
             buffer
                 .page
-                .write(usize::from(options.tx_offset), bytes)
+                .copy_to(usize::from(options.tx_offset), bytes)
                 .map_err(|_| TxFull)?;
             let own = u16::try_from(bytes.len()).map_err(|_| TxFull)?;
             let more = if n + 1 < slots { MORE_DATA } else { 0 };

@@ -1,0 +1,79 @@
+# What Linux's netfront never asks for, on a real Xen: the control ring's ten messages, static grants that carry packets, XDP headroom. The model
+# frontend of the tests drives the vif from user space inside the guest; real grants, real event channels, the real store.
+# backends: netback
+# SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=bash
+. /tests/lib.sh
+
+guest=model12
+
+# model COMMAND: has the model guest do something; the answer goes to the log.
+model() {
+    guest_check "the model guest" "$guest" \
+        "echo $1 >/tmp/commands; read -r answer </tmp/answers; echo \"\$answer\"; case \$answer in ok*) true ;; *) false ;; esac"
+}
+
+# Every byte there and back.
+exercise() {
+    local said
+    said=$(netback-model probe "$(address 20)" 4000000 2>&1) || fail "with $1: $said"
+    echo "with $1: $said"
+}
+
+# of_status KEY: the number that status has for it.
+of_status() {
+    daemon_status | tr -d ' \n' | grep -oE "\"$1\":[0-9]+" | head -n 1 | cut -d : -f 2
+}
+
+# Grants that the daemon has mapped; the hypervisor's own list does not have room for so many.
+grants_mapped() {
+    grep -c /dev/xen/gntdev "/proc/$(daemon_pid)/maps" || true
+}
+
+take_snapshot empty
+guest_extra=model guest_create "$guest" pv 20
+guest_check "the model guest does not start" "$guest" \
+    "mkfifo /tmp/commands /tmp/answers && (netback-model guest $(address 20)/25 /tmp/commands /tmp/answers >/tmp/model.log 2>&1 </dev/null &)"
+check_vif "$guest"
+model connected
+exercise "nothing asked for"
+
+step "hash and steering"
+model hash
+exercise "hashes"
+
+step "static grants"
+model refusals
+before=$(grants_mapped)
+model add-grants
+check "status does not show 512 static grants, but $(of_status static_grants)" [ "$(of_status static_grants)" = 512 ]
+check "dom0 maps $(($(grants_mapped) - before)) grants more, not 512" [ $(($(grants_mapped) - before)) = 512 ]
+exercise "static grants"
+model delete-grants
+check "grants are still mapped: $(($(grants_mapped) - before))" [ "$(grants_mapped)" = "$before" ]
+exercise "no static grants any more"
+
+step "headroom"
+model headroom
+exercise "headroom"
+model no-headroom
+exercise "no headroom any more"
+
+step "the driver goes with its grants mapped, and comes back"
+model add-grants
+model no-hash
+model reload
+check_vif "$guest"
+check "grants of the former connection are still mapped: $(($(grants_mapped) - before))" [ "$(grants_mapped)" = "$before" ]
+exercise "a new connection"
+model hash
+exercise "hashes"
+
+account=$(model account) || exit 1
+remark "${account#ok }"
+check "no packet had a hash: $account" not grep -q " 0 of them hashed" <<<"$account"
+check "no packet had headroom: $account" not grep -q " 0 with headroom" <<<"$account"
+check "grant copies failed" not grep -q '"grant-copy"' <<<"$(daemon_status)"
+
+guest_power_off "$guest"
+nothing_left empty

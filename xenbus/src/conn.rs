@@ -93,7 +93,7 @@ impl Conn {
 
     /// The same as if it were the kernel's device.
     #[cfg(test)]
-    pub(crate) fn as_device(self) -> Self {
+    pub(crate) fn into_device(self) -> Self {
         Self {
             is_stream: false,
             ..self
@@ -211,7 +211,7 @@ mod tests {
         for path in [b"a\0".as_slice(), b"bc\0", b"\0"] {
             session.request(Kind::Read, 0, &[path]).unwrap();
         }
-        let conn = if is_stream { conn } else { conn.as_device() };
+        let conn = if is_stream { conn } else { conn.into_device() };
         assert!(conn.flush(&mut session).unwrap());
         let mut buffer = [0; 100];
         let piece = || recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok();

@@ -60,7 +60,7 @@ fn one_buffer() -> Client {
             }
         }
     });
-    Client::on(Conn::new(ours.into()).unwrap().as_device())
+    Client::on(Conn::new(ours.into()).unwrap().into_device())
 }
 
 /// Seen on a real Xen: "feature-gso-tcpv6" was written over and over, in place of all other nodes.

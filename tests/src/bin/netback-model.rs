@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! netback-model guest ADDRESS/PREFIX IN OUT     in the guest, instead of netfront: serves its vif, and commands
-//! netback-model probe ADDRESS BYTES             in dom0: pings, datagrams, TCP both ways, every byte compared
+//! netback-model probe ADDRESS MAC BRIDGE BYTES  in dom0: pings, datagrams, TCP both ways, every byte compared
 //! ```
 //!
 //! A command is one line in the FIFO `IN`, its answer one line in the FIFO `OUT`: "ok ..." or "failed ...".
@@ -13,9 +13,9 @@ use std::error::Error;
 use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV6};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netback::demo::guest::control::{self, Answer, Control, ExpectedHash};
 use netback::demo::guest::domain::Domain;
@@ -23,7 +23,7 @@ use netback::demo::guest::netfront::{Netfront, Phase};
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::store::FrontendStore;
 use netback::demo::guest::{Guest, GuestAddress};
-use netback::demo::probe::{self, Bound};
+use netback::demo::probe::{self, Bound, Peer};
 use xen_ring::DomId;
 use xenbus::{Client, Xs};
 
@@ -45,8 +45,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["guest", address, commands, answers] => serve(address, commands, answers),
-        ["probe", address, bytes] => exercise(address, bytes),
-        _ => Err("usage: netback-model guest ADDRESS/PREFIX IN OUT | probe ADDRESS BYTES".into()),
+        ["probe", address, mac, bridge, bytes] => exercise(address, mac, bridge, bytes),
+        _ => Err(
+            "usage: netback-model guest ADDRESS/PREFIX IN OUT | probe ADDRESS MAC BRIDGE BYTES"
+                .into(),
+        ),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,8 +61,17 @@ fn main() -> ExitCode {
 }
 
 /// Everything through the host's own stack: what arrives is compared byte by byte.
-fn exercise(address: &str, bytes: &str) -> Outcome<()> {
+fn exercise(address: &str, mac: &str, bridge: &str, bytes: &str) -> Outcome<()> {
     let (guest, bytes): (Ipv4Addr, u64) = (address.parse()?, bytes.parse()?);
+    let (mac, scope) = (mac_of(mac)?, nix::net::if_::if_nametoindex(bridge)?);
+    let on_link = GuestAddress {
+        mac,
+        ip: guest,
+        prefix: 32,
+        mtu: 1500,
+    }
+    .link_local();
+    reach(guest)?;
     for payload in [0, 56, 1_472] {
         let pings = probe::ping(guest, 10, payload, PATIENCE)?;
         expect("pings answered", pings.answered, pings.sent)?;
@@ -71,17 +83,31 @@ fn exercise(address: &str, bytes: &str) -> Outcome<()> {
         bytes,
         time: PATIENCE,
     };
-    expect(
-        "bytes to the guest",
-        probe::tcp_to_guest(guest, bound)?.bytes,
-        bytes,
-    )?;
-    let from = probe::tcp_from_guest(guest, bound)?;
-    if from.bytes < bytes {
-        return Err(format!("of {bytes} bytes {} came from the guest", from.bytes).into());
+    for peer in [
+        Peer::from(guest),
+        Peer::from(SocketAddrV6::new(on_link, 0, 0, scope)),
+    ] {
+        let to = probe::tcp_to_guest(peer, bound)?;
+        expect("bytes to the guest", to.bytes, bytes)?;
+        let from = probe::tcp_from_guest(peer, bound)?;
+        if from.bytes < bytes {
+            return Err(format!("of {bytes} bytes {} came from the guest", from.bytes).into());
+        }
     }
-    println!("pings, datagrams, and {bytes} bytes of TCP each way are whole");
+    println!("pings, datagrams, and {bytes} bytes of TCP each way over IPv4 and IPv6 are whole");
     Ok(())
+}
+
+/// Waits until a ping is answered: the host drops what it sends before it has taken note of the carrier.
+fn reach(guest: Ipv4Addr) -> Outcome<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match probe::ping(guest, 1, 56, Duration::from_secs(1)) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
 }
 
 fn serve(address: &str, commands: &str, answers: &str) -> Outcome<()> {
@@ -141,9 +167,14 @@ fn obey(guest: &Guest, line: &str) -> Outcome<String> {
         "delete-grants" => guest.with(|netfront| grants(netfront, control::DEL_GREF_MAPPING))?,
         "headroom" => guest.with(|netfront| headroom(netfront, 256))?,
         "no-headroom" => guest.with(|netfront| headroom(netfront, 0))?,
-        "reload" => guest.with(reload)?,
         "account" => guest.with(account)?,
-        other => Err(format!("there is no command '{other}'").into()),
+        other => {
+            let Some(features) = other.strip_prefix("reload ") else {
+                return Err(format!("there is no command '{other}'").into());
+            };
+            let features: Vec<String> = features.split(' ').map(str::to_owned).collect();
+            guest.with(move |netfront| reload(netfront, &features))?
+        }
     }
 }
 
@@ -235,11 +266,29 @@ fn headroom(netfront: &mut Netfront, bytes: u16) -> Outcome<String> {
     Ok(format!("headroom {bytes}"))
 }
 
-/// The driver goes and comes back.
-fn reload(netfront: &mut Netfront) -> Outcome<String> {
+/// The driver goes and comes back with these features, and no others.
+fn reload(netfront: &mut Netfront, features: &[String]) -> Outcome<String> {
     netfront.close(PATIENCE)?;
+    let plain = FrontendOptions::plain();
+    let options = features
+        .iter()
+        .try_fold(plain, |mut options, feature| -> Outcome<_> {
+            match feature.as_str() {
+                "plain" => {}
+                "control" => options.control_ring = true,
+                "split" => options.split_event_channels = true,
+                "sg" => options.sg = true,
+                "csum" => (options.csum_offload, options.blank_tx) = (true, true),
+                "csum6" => options.ipv6_csum_offload = true,
+                "gso" => options.gso = true,
+                "gso6" => options.gso_v6 = true,
+                other => return Err(format!("there is no feature '{other}'").into()),
+            }
+            Ok(options)
+        })?;
+    *netfront.options_mut() = options;
     netfront.open(PATIENCE)?;
-    Ok("came back".into())
+    Ok(format!("came back with {}", features.join(" ")))
 }
 
 /// Whether the backend has ever done what no correct backend does, and what it has done.

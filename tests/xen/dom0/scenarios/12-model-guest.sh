@@ -1,5 +1,5 @@
-# What Linux's netfront never asks for, on a real Xen: the control ring's ten messages, static grants that carry packets, XDP headroom. The model
-# frontend of the tests drives the vif from user space inside the guest; real grants, real event channels, the real store.
+# What Linux's netfront never asks for, on a real Xen: the control ring's ten messages, static grants that carry packets, XDP headroom, and features
+# in other sets than all of them. The model frontend of the tests drives the vif from user space inside the guest; real grants, real event channels, the real store.
 # backends: netback
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=bash
@@ -16,7 +16,7 @@ model() {
 # Every byte there and back.
 exercise() {
     local said
-    said=$(netback-model probe "$(address 20)" 4000000 2>&1) || fail "with $1: $said"
+    said=$(netback-model probe "$(address 20)" "$(mac 20)" "$bridge" 4000000 2>&1) || fail "with $1: $said"
     echo "with $1: $said"
 }
 
@@ -59,15 +59,18 @@ exercise "headroom"
 model no-headroom
 exercise "no headroom any more"
 
-step "the driver goes with its grants mapped, and comes back"
+step "the driver goes with its grants mapped, and comes back with one set of features after another"
+all="control split sg csum csum6 gso gso6"
 model add-grants
 model no-hash
-model reload
-check_vif "$guest"
-check "grants of the former connection are still mapped: $(($(grants_mapped) - before))" [ "$(grants_mapped)" = "$before" ]
-exercise "a new connection"
+for features in plain csum sg "sg csum" "sg csum gso" "split sg csum csum6 gso6" "$all"; do
+    model "reload $features"
+    check_vif "$guest"
+    exercise "$features"
+done
+check "grants of a former connection are still mapped: $(($(grants_mapped) - before))" [ "$(grants_mapped)" = "$before" ]
 model hash
-exercise "hashes"
+exercise "hashes again"
 
 account=$(model account) || exit 1
 remark "${account#ok }"

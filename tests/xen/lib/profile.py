@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Turns the blocks that profile.c counted into a table: instructions by domain and function.
 
-usage: profile.py WORKDIR NAME, with WORKDIR/NAME.blocks, WORKDIR/report.log and the daemon, WORKDIR/netback. Called by tests/xen/bench.
+usage: profile.py WORKDIR NAME CPUS, with WORKDIR/NAME.blocks, WORKDIR/report.log and the daemon, WORKDIR/netback. Called by tests/xen/bench.
 
-dom0 is pinned to processor 0 and the guest to processor 1, so the processor tells on whose behalf the hypervisor worked.
+dom0 is pinned to the first CPUS processors and the guest to the next ones, so the processor tells on whose behalf the hypervisor worked.
 Figures are instructions per packet that the guest's network driver sent or received, whichever is more, and calls per packet.
 """
 import base64
@@ -85,7 +85,7 @@ def wait_for(path):
         time.sleep(0.1)
 
 
-def main(work, name):
+def main(work, name, cpus):
     files = sent_files(f"{work}/report.log")
     kernel = Symbols(symbols_of(files["kernel"]))
     guest = Symbols(symbols_of(files.get("guest", "")))
@@ -96,16 +96,16 @@ def main(work, name):
         daemon_begin, daemon_end, daemon = daemon_symbols(files["daemon"], f"{work}/netback")
 
     def place(cpu, address):
-        domain = ["dom0", "guest"][cpu]
+        domain = "dom0" if cpu < int(cpus) else "guest"
         if XEN_BEGINS <= address <= XEN_ENDS:
             return f"Xen for {domain}", xen.find(address)
         if address >= KERNEL_BEGINS:
-            if cpu == 1 and guest_module[0] <= address < guest_module[1]:
+            if domain == "guest" and guest_module[0] <= address < guest_module[1]:
                 return "guest kernel", guest.find(address)
             return f"{domain} kernel", kernel.find(address)
-        if cpu == 0 and daemon_begin <= address < daemon_end:
+        if domain == "dom0" and daemon_begin <= address < daemon_end:
             return "netback", daemon.find(address)
-        return f"{domain} processes", ("other than netback" if cpu == 0 else "all", False)
+        return f"{domain} processes", ("other than netback" if domain == "dom0" else "all", False)
 
     wait_for(f"{work}/{name}.blocks")
     instructions = collections.Counter()
@@ -113,8 +113,8 @@ def main(work, name):
     with open(f"{work}/{name}.blocks", encoding="ascii") as stream:
         for line in stream:
             address, count, *runs = line.split()
-            for cpu in (0, 1):
-                if (times := int(runs[cpu])) == 0:
+            for cpu, times in enumerate(map(int, runs)):
+                if times == 0:
                     continue
                 room, (function, is_entry) = place(cpu, int(address, 16))
                 instructions[room, function] += times * int(count)

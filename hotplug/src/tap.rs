@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 
 mod error;
 mod interface;
+mod kernel;
 mod writer;
 
 use crate::link;
@@ -24,6 +25,7 @@ use crate::sys::ifreq::IfReq;
 use crate::sys::tun;
 
 pub use error::{TapError, is_gone};
+pub use kernel::takes_udp_segments;
 pub use writer::{TapWriter, WriterLost};
 
 /// Length of the virtio_net_hdr before each frame (`virtio_net_hdr_v1`, virtio 1.0 section 5.1.6: with num_buffers).

@@ -69,6 +69,9 @@ pub enum Runner {
 pub struct TapConfig {
     /// `txqueuelen`: frames that the host may queue towards a guest before it drops.
     pub txqueuelen: u32,
+    /// `join-datagrams`: whether UDP datagrams that a guest sends in a row go to the host as one frame, where the kernel
+    /// can do that.
+    pub join_datagrams: bool,
 }
 
 /// `[limits]`: of each vif.
@@ -146,7 +149,10 @@ impl Default for Config {
             },
             workers: None,
             max_queues: None,
-            tap: TapConfig { txqueuelen: 500 },
+            tap: TapConfig {
+                txqueuelen: 500,
+                join_datagrams: true,
+            },
             limits: LimitsConfig {
                 rate_to_guest: None,
                 stall: Some(Duration::from_secs(10)),
@@ -225,6 +231,9 @@ impl Config {
                 1..=65536,
                 "an integer from 1 to 65536",
             )?;
+        }
+        if let Some(value) = &raw.tap.join_datagrams {
+            config.tap.join_datagrams = source.switch("tap.join-datagrams", value)?;
         }
         if let Some(value) = &raw.limits.rate_to_guest {
             config.limits.rate_to_guest = source.rate("limits.rate-to-guest", value)?;
@@ -310,9 +319,10 @@ struct RawHotplug {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct RawTap {
     txqueuelen: Option<Spanned<Value>>,
+    join_datagrams: Option<Spanned<Value>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -16,6 +16,8 @@ mod control;
 mod control_hash;
 /// Static grants.
 mod control_static;
+/// Datagrams in a row.
+mod datagrams;
 /// Guests that wear the backend out: what they cost is bounded.
 mod endurance;
 /// An honest guest among liars.

@@ -31,6 +31,7 @@ fn an_empty_file_is_the_default() {
     assert_eq!(config.hotplug.runner, Runner::Toolstack);
     assert_eq!(config.hotplug.timeout, Duration::from_secs(40));
     assert_eq!(config.tap.txqueuelen, 500);
+    assert!(config.tap.join_datagrams);
     assert_eq!(config.limits.rate_to_guest, None);
     assert_eq!(config.limits.stall, Some(Duration::from_secs(10)));
     assert_eq!(
@@ -50,7 +51,7 @@ fn an_empty_file_is_the_default() {
 #[test]
 fn every_key_is_taken() {
     let config = parse(
-        "workers = 3\nmax-queues = 32\nhotplug.runner = \"daemon\"\nhotplug.timeout-seconds = 5\ntap.txqueuelen = 65536\n\
+        "workers = 3\nmax-queues = 32\nhotplug.runner = \"daemon\"\nhotplug.timeout-seconds = 5\ntap.txqueuelen = 65536\ntap.join-datagrams = false\n\
          limits.rate-to-guest = \"100Mb/s\"\nlimits.stall-seconds = 3600\n\
          log.level = \"trace\"\ncontrol.socket = \"/tmp/c\"\nxenstore.socket = \"/tmp/x\"\n",
     )
@@ -62,7 +63,10 @@ fn every_key_is_taken() {
         },
         workers: NonZeroU16::new(3),
         max_queues: NonZeroU16::new(32),
-        tap: TapConfig { txqueuelen: 65536 },
+        tap: TapConfig {
+            txqueuelen: 65536,
+            join_datagrams: false,
+        },
         limits: LimitsConfig {
             rate_to_guest: Some(Rate::from_config("100Mb/s").unwrap()),
             stall: Some(Duration::from_secs(3_600)),
@@ -124,6 +128,10 @@ fn a_bad_value_is_named_with_what_is_allowed() {
             "tap.txqueuelen = 9223372036854775807 is not allowed",
         ),
         (
+            "tap.join-datagrams = 1",
+            "tap.join-datagrams = 1 is not allowed: expected true or false",
+        ),
+        (
             "limits.rate-to-guest = \"100\"",
             "limits.rate-to-guest = \"100\" is not allowed: expected a rate like \"100Mb/s\" (bits)",
         ),
@@ -181,7 +189,7 @@ fn an_unknown_key_is_named_with_what_there_is() {
         ),
         (
             "[tap]\nmtu = 9000",
-            "line 2: `mtu = 9000`: unknown field `mtu`, expected `txqueuelen`",
+            "line 2: `mtu = 9000`: unknown field `mtu`, expected `txqueuelen` or `join-datagrams`",
         ),
         (
             "[frobnicate]\nx = 1",

@@ -57,6 +57,15 @@ impl Source<'_> {
         }
     }
 
+    pub(super) fn switch(
+        self,
+        key: &'static str,
+        value: &Spanned<Value>,
+    ) -> Result<bool, ConfigError> {
+        let refused = || self.refuse(key, value, "true or false".to_owned());
+        value.get_ref().as_bool().ok_or_else(refused)
+    }
+
     pub(super) fn socket(
         self,
         key: &'static str,

@@ -145,7 +145,8 @@ impl Daemon {
         let (store, domid) =
             Store::open(connect, registry()?, STORE).map_err(DaemonError::Store)?;
         let own = xen_ring::DomId::new(domid.raw());
-        let workers = Workers::start(config.worker_count(), hypervisor, own, &waker)?;
+        let joins = config.tap.join_datagrams && hotplug::tap::takes_udp_segments();
+        let workers = Workers::start(config.worker_count(), hypervisor, own, &waker, joins)?;
         let host = Host::new(config, store, workers, registry()?);
         let stop = Stopper {
             stop: Arc::default(),

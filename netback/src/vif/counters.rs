@@ -29,18 +29,24 @@ pub struct DirectionCounters {
 }
 
 impl DirectionCounters {
-    /// Counts a frame of `len` bytes (without its virtio header) that reached the other side.
+    /// Counts frames of so many bytes together (without virtio headers) that reached the other side.
     #[inline]
-    pub fn delivered(&self, len: usize) {
-        self.packets.add(1);
-        self.bytes.add(len as u64);
+    pub fn delivered(&self, frames: usize, bytes: usize) {
+        self.packets.add(frames as u64);
+        self.bytes.add(bytes as u64);
     }
 
     /// Counts a frame that did not.
     #[inline]
     pub fn dropped(&self, reason: DropReason) {
+        self.dropped_all(reason, 1);
+    }
+
+    /// Counts frames that did not.
+    #[inline]
+    pub fn dropped_all(&self, reason: DropReason, frames: usize) {
         if let Some(counter) = self.drops.get(reason as usize) {
-            counter.add(1);
+            counter.add(frames as u64);
         }
     }
 
@@ -199,8 +205,8 @@ mod tests {
     #[test]
     fn only_what_happened_is_listed() {
         let counters = DirectionCounters::default();
-        counters.delivered(60);
-        counters.delivered(1514);
+        counters.delivered(1, 60);
+        counters.delivered(1, 1514);
         counters.dropped(DropReason::BadFromTap);
         counters.dropped(DropReason::TapDown);
         counters.dropped(DropReason::TapDown);

@@ -27,7 +27,7 @@ use super::live::Live;
 use super::multicast::MulticastFilter;
 use super::negotiate::{Channels, Features, QueueKeys};
 use super::offload::Offloads;
-use super::{QueueCounters, QueuePair, Workbench, buffers_of_each};
+use super::{QueueCounters, QueuePair, Turn, Turned, Workbench, buffers_of_each};
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimEventChannels, SimGrants, SimHypervisor};
 use crate::worker::{ConnectRequest, QueueId};
 
@@ -111,6 +111,7 @@ impl Rig {
             hypervisor.open_grants().unwrap(),
             DomId::new(0),
             buffers_of_each(1),
+            true,
         )
         .unwrap();
         let mut channels = hypervisor.open_event_channels().unwrap();
@@ -160,11 +161,11 @@ impl Rig {
     }
 
     /// One turn of the backend after everything has been published.
-    fn turn(&mut self) {
+    fn turn(&mut self) -> Turned {
         let _event = self.tx.publish();
         let _event = self.rx.publish();
         self.pair.tap_readable();
-        self.pair.turn(&mut self.bench, &self.channels).unwrap();
+        self.pair.turn(&mut self.bench, &self.channels).unwrap()
     }
 
     /// What has come out of the tap: header and frame.

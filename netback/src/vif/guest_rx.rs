@@ -340,7 +340,7 @@ impl GuestRx {
                 copied &= self.answer_one(taken, flags, &bench.batch)?;
             }
             if copied {
-                counters.delivered(planned.len);
+                counters.delivered(1, planned.len);
             } else {
                 counters.dropped(DropReason::GrantCopy);
             }

@@ -5,12 +5,12 @@
 //! and works through it in bursts of four steps: plan from the private copies, copy all frames
 //! with one ioctl, answer every slot in ring order, write the frames to the tap. The slots are
 //! answered before the tap is touched, so the guest never waits for the host's network; every
-//! slot of a planned packet is answered, whatever becomes of the packet. What is beyond the vif's
-//! rate stays in the ring, and the guest waits. A slot whose page stays mapped (a static grant) is
-//! read while it is planned, and costs no grant copy.
+//! slot of a planned packet is answered, whatever becomes of the packet. Datagrams in a row go to
+//! the tap as one frame ([`train`](super::train)). After some frames the turn ends, and the rest
+//! has another. What is beyond the vif's rate stays in the ring, and the guest waits. A slot whose
+//! page stays mapped (a static grant) is read while it is planned, and costs no grant copy.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,8 +26,13 @@ use super::counters::{DirectionCounters, DropReason};
 use super::fault::Fault;
 use super::live::Live;
 use super::offload::header_for_tap;
-use super::vnet::VNET_HDR_LEN;
+use super::train::{Write, Writes};
+use super::vnet::VnetHdr;
 use super::workbench::{BURST_FRAMES, Cursor, PlannedTx, Slots, Workbench};
+
+/// Frames after which a turn ends, so that their receiver can come to run: a socket holds some 250
+/// of the shortest by default (Linux, `net.core.rmem_default`), and a ring as many.
+const TURN_FRAMES: usize = 2 * BURST_FRAMES;
 
 /// The tx half of a queue pair.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub(super) struct TxTurn {
     pub(super) notify: bool,
     /// Frames that have gone to the host.
     pub(super) delivered: usize,
+    /// Packets have been left in the ring for the next turn.
+    pub(super) more: bool,
     /// Packets wait in the ring for this moment, from which the vif's rate lets them go.
     pub(super) blocked_until: Option<Instant>,
 }
@@ -106,11 +113,13 @@ impl GuestTx {
             bench.copy();
             turn.notify |= self.answer(bench)?;
             turn.delivered += deliver(bench, tap, self.live.is_cut(), counters);
-            if let Ended::Blocked(until) = planned? {
-                self.ring.put_back(taken - next);
-                turn.blocked_until = Some(until);
-                break;
+            match planned? {
+                Ended::Full if turn.delivered < TURN_FRAMES => continue,
+                Ended::Full => turn.more = next < taken,
+                Ended::Blocked(until) => turn.blocked_until = Some(until),
             }
+            self.ring.put_back(taken - next);
+            break;
         }
         Ok(turn)
     }
@@ -194,7 +203,6 @@ impl GuestTx {
                 here,
                 frame,
                 arrived: false,
-                ready: false,
             });
         }
         Ok(Ended::Full)
@@ -259,11 +267,6 @@ fn head_of(mut lengths: impl Iterator<Item = u16>) -> usize {
 }
 
 impl PlannedTx {
-    /// Its bytes behind its header, as the tap takes them.
-    fn on_tap(&self) -> Range<usize> {
-        self.frame.start - VNET_HDR_LEN..self.frame.end
-    }
-
     /// Of a packet that is not: a slot whose copy failed is an error, and so is every slot of a
     /// packet that is refused.
     fn status_of(&self, slot: usize, slots: &[TxSlot], batch: &CopyBatch) -> Status {
@@ -304,53 +307,60 @@ fn deliver<G>(
         batch,
         tx_burst,
         writer,
+        joins,
         ..
     } = bench;
-    for planned in tx_burst.iter_mut() {
-        let ready = match planned.packet.verdict {
+    let buffers = batch.bytes_mut(0..batch.arena_len());
+    let mut writes = Writes::default();
+    for planned in tx_burst {
+        let header = match planned.packet.verdict {
             Verdict::Deliver if cut => Err(DropReason::LinkDown),
-            Verdict::Deliver => put_header(batch, planned, counters),
+            Verdict::Deliver => describe(buffers, planned, counters),
             Verdict::Drop(reason) => Err(reason.into()),
             // Carried out when it was planned; there is no frame.
             Verdict::Multicast(_) => continue,
         };
-        match ready {
-            Ok(()) => planned.ready = true,
+        match header {
+            Ok(header) => writes.add(buffers, planned.frame.clone(), header, *joins),
             Err(reason) => counters.dropped(reason),
         }
     }
-    let ready = tx_burst.iter().filter(|planned| planned.ready);
-    let frames: ArrayVec<&[u8], BURST_FRAMES> =
-        ready.map(|planned| batch.bytes(planned.on_tap())).collect();
-    let written = writer.write(tap, &frames, |_, written| match written {
-        Ok(len) => counters.delivered(len.saturating_sub(VNET_HDR_LEN)),
-        Err(error) => counters.dropped(refusal(&error)),
+    let writes = writes.finish(buffers);
+    let bytes = |write: &Write| batch.bytes(write.on_tap.clone());
+    let frames: ArrayVec<&[u8], BURST_FRAMES> = writes.iter().map(bytes).collect();
+    let mut delivered = 0;
+    let written = writer.write(tap, &frames, |position, written| {
+        let Some(write) = writes.get(position) else {
+            return;
+        };
+        delivered += write.frames;
+        match written {
+            Ok(_) => counters.delivered(write.frames, write.bytes),
+            Err(error) => counters.dropped_all(refusal(&error), write.frames),
+        }
     });
     if let Err(error) = written {
         tracing::error!(%error, "a worker's bursts cost more from now on");
     }
-    frames.len()
+    delivered
 }
 
-/// Puts the header for the tap before a frame that is to be delivered, if it arrived whole.
-fn put_header(
-    batch: &mut CopyBatch,
+/// The header for the tap of a frame that is to be delivered, if it arrived whole.
+fn describe(
+    buffers: &mut [u8],
     planned: &PlannedTx,
     counters: &DirectionCounters,
-) -> Result<(), DropReason> {
+) -> Result<VnetHdr, DropReason> {
     if !planned.arrived {
         return Err(DropReason::GrantCopy);
     }
-    let both = batch.bytes_mut(planned.on_tap());
-    let (header, frame) = both
-        .split_first_chunk_mut::<VNET_HDR_LEN>()
-        .ok_or(DropReason::Malformed)?; // A frame has room before it.
+    let frame = buffers.get_mut(planned.frame.clone());
+    let frame = frame.ok_or(DropReason::Malformed)?; // It was copied there.
     let made = header_for_tap(planned.packet.csum, planned.packet.gso, frame)?;
     if made.repaired {
         counters.repaired();
     }
-    *header = made.header.to_bytes();
-    Ok(())
+    Ok(made.header)
 }
 
 /// Why the tap did not take a frame. EIO is a tap that is not up; EAGAIN, ENOBUFS and ENOMEM are

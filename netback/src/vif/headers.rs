@@ -48,7 +48,7 @@ impl Protocol {
     }
 
     /// The shortest header, in bytes.
-    fn header_len(self) -> usize {
+    pub(super) fn header_len(self) -> u16 {
         match self {
             Self::Tcp => 20,
             Self::Udp => 8,
@@ -87,7 +87,7 @@ pub fn transport(frame: &[u8]) -> Option<Transport> {
         0x86dd => ipv6(frame, at)?,
         _ => return None,
     };
-    frame.get(start..start.checked_add(protocol.header_len())?)?;
+    frame.get(start..start.checked_add(protocol.header_len().into())?)?;
     Some(Transport {
         network,
         network_start: u16::try_from(at).ok()?,
@@ -103,12 +103,12 @@ impl Transport {
     pub fn headers(self, frame: &[u8]) -> Option<u16> {
         let start = usize::from(self.start);
         let len = match self.protocol {
-            Protocol::Udp => self.protocol.header_len(),
+            Protocol::Udp => self.protocol.header_len().into(),
             // RFC 9293, section 3.1: the data offset, in 32-bit words.
             Protocol::Tcp => usize::from(byte(frame, start + 12)? >> 4) * 4,
         };
         let end = start + len;
-        let whole = len >= self.protocol.header_len() && end <= frame.len();
+        let whole = len >= usize::from(self.protocol.header_len()) && end <= frame.len();
         whole.then(|| u16::try_from(end).ok())?
     }
 
@@ -160,8 +160,13 @@ fn sum(bytes: &[u8]) -> u32 {
     })
 }
 
+/// The checksum of an IPv4 header: of one that has its own, 0 if that is right (RFC 1071).
+pub(super) fn ipv4_checksum(header: &[u8]) -> u16 {
+    !fold(sum(header))
+}
+
 /// The one's complement sum in 16 bits.
-fn fold(mut sum: u32) -> u16 {
+pub(super) fn fold(mut sum: u32) -> u16 {
     loop {
         match u16::try_from(sum) {
             Ok(folded) => return folded,

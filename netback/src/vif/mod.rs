@@ -5,8 +5,9 @@
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
 //! and `guest_rx` (the turn's two halves). Beside them: [`negotiate`] (what the frontend asked
 //! for), [`live`] with [`multicast`] and [`headroom`] (what of that may change), [`offload`] with
-//! [`headers`] and [`vnet`] (checksums), [`rate`] and [`bucket`] (limits), [`control`] (what the
-//! guest configures while it runs), [`workbench`] (a worker's buffers), [`counters`].
+//! [`headers`] and [`vnet`] (checksums), `train` (datagrams in a row), [`rate`] and [`bucket`]
+//! (limits), [`control`] (what the guest configures while it runs), [`workbench`] (a worker's
+//! buffers), [`counters`].
 
 pub mod bucket;
 pub mod control;
@@ -25,6 +26,7 @@ pub mod offload;
 pub mod queue;
 pub mod rate;
 mod shortage;
+mod train;
 pub mod vnet;
 pub mod workbench;
 

@@ -212,7 +212,7 @@ impl QueuePair {
         }
         let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
         let next = match due {
-            _ if self.control.is_due() || rx.more => Turn::Again,
+            _ if self.control.is_due() || tx.more || rx.more => Turn::Again,
             // A guest that waits for credit is not to signal what it adds to the queue meanwhile.
             Some(_) if tx.blocked_until.is_none() && self.tx.arm()? => Turn::Again,
             Some(due) => {

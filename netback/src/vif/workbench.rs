@@ -44,6 +44,8 @@ pub struct Workbench<G> {
     pub(super) grants: G,
     pub(super) batch: CopyBatch,
     pub(super) writer: TapWriter,
+    /// Datagrams in a row go to the tap as one frame.
+    pub(super) joins: bool,
     pub(super) slots: Box<[TxSlot]>,
     pub(super) tx_burst: ArrayVec<PlannedTx, BURST_FRAMES>,
     pub(super) rx_burst: ArrayVec<PlannedRx, BURST_FRAMES>,
@@ -84,8 +86,6 @@ pub(super) struct PlannedTx {
     pub(super) frame: Range<usize>,
     /// It is to be delivered, and is here as a whole.
     pub(super) arrived: bool,
-    /// It goes to the tap: its header stands before it.
-    pub(super) ready: bool,
 }
 
 /// A set of slots of one packet.
@@ -133,12 +133,13 @@ pub(super) struct Taken {
 
 impl<G: Grants> Workbench<G> {
     /// Allocates a worker's tools around its grant device, with so many bytes of buffers. `own` is the
-    /// domain that this runs in.
+    /// domain that this runs in. With `joins`, datagrams that a guest sends in a row go to the tap as
+    /// one frame, which the kernel has to know ([`hotplug::tap::takes_udp_segments`]).
     ///
     /// # Errors
     ///
     /// [`SysError`] when there is no memory for the buffers.
-    pub fn new(grants: G, own: DomId, buffers: usize) -> Result<Self, SysError> {
+    pub fn new(grants: G, own: DomId, buffers: usize, joins: bool) -> Result<Self, SysError> {
         let batch = grants.batch(own, BATCH_OPS, buffers)?;
         let mut writer = TapWriter::new(WRITES);
         if let Some(error) = batch.refusal() {
@@ -154,6 +155,7 @@ impl<G: Grants> Workbench<G> {
             batch,
             grants,
             writer,
+            joins,
             slots: vec![TxSlot::default(); TX_RING_SLOTS].into_boxed_slice(),
             tx_burst: ArrayVec::new(),
             rx_burst: ArrayVec::new(),

@@ -24,7 +24,9 @@ use xenbus::DevicePath;
 
 use crate::vif::control::{Directive, Peer, RingKeys, View};
 use crate::vif::negotiate::{Features, QueueKeys};
-use crate::vif::{ConnectError, Fault, Flow, Limits, Live, QueueCounters, buffers_of_each};
+use crate::vif::{
+    ConnectError, Fault, Flow, Limits, Live, QueueCounters, Workbench, buffers_of_each,
+};
 pub use places::Place;
 use places::Places;
 
@@ -191,7 +193,8 @@ pub(crate) struct Mailbox {
 }
 
 impl Workers {
-    /// Starts `count` workers in the domain `own`. `control` wakes the control thread when there is a report.
+    /// Starts `count` workers in the domain `own`. `control` wakes the control thread when there is a report. With
+    /// `joins`, they join datagrams ([`Workbench::new`]).
     ///
     /// # Errors
     ///
@@ -201,6 +204,7 @@ impl Workers {
         hypervisor: &H,
         own: DomId,
         control: &Arc<Waker>,
+        joins: bool,
     ) -> Result<Self, StartError> {
         let (sender, reports) = unbounded();
         let mut workers = Vec::with_capacity(count);
@@ -213,7 +217,13 @@ impl Workers {
                 reports: sender.clone(),
                 control: Arc::clone(control),
             };
-            let worker = run::Worker::new(hypervisor, own, poll, mailbox, buffers_of_each(count))?;
+            let bench = Workbench::new(
+                hypervisor.open_grants()?,
+                own,
+                buffers_of_each(count),
+                joins,
+            )?;
+            let worker = run::Worker::new(hypervisor, bench, poll, mailbox)?;
             let thread = std::thread::Builder::new()
                 .name(format!("netback/{index}"))
                 .spawn(move || worker.run())?;

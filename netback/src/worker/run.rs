@@ -15,7 +15,7 @@ use hotplug::Tap;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use xen_ring::{DomId, EventChannels, Hypervisor, LocalPort, SysError};
+use xen_ring::{EventChannels, Hypervisor, LocalPort, SysError};
 
 use super::patience::Patience;
 use super::{Command, ConnectRequest, Mailbox, QueueId, Report, WAKER, What};
@@ -65,13 +65,11 @@ pub(super) struct Served {
 impl<H: Hypervisor> Worker<H> {
     pub(super) fn new(
         hypervisor: &H,
-        own: DomId,
+        bench: Workbench<H::Grants>,
         poll: Poll,
         mailbox: Mailbox,
-        buffers: usize,
     ) -> Result<Self, super::StartError> {
         let channels = hypervisor.open_event_channels()?;
-        let bench = Workbench::new(hypervisor.open_grants()?, own, buffers)?;
         let fd = channels.as_fd().as_raw_fd();
         poll.registry()
             .register(&mut SourceFd(&fd), EVENT_CHANNELS, Interest::READABLE)?;

@@ -216,3 +216,18 @@ fn a_copy_that_fails_is_told_in_its_own_slot() {
         assert_eq!(rig.out(), None);
     }
 }
+
+/// Not one of FreeBSD's. A guest that sends without end must not keep its receiver from running.
+#[test]
+fn a_turn_ends_after_some_frames_and_the_rest_has_another() {
+    let mut rig = Rig::new();
+    for _ in 0..200 {
+        rig.slot(0, &plain(60), 0, 60);
+    }
+    let first = rig.turn();
+    assert_eq!((first.delivered, first.next), (128, Turn::Again));
+    assert_eq!(rig.answers().len(), 128);
+    let second = rig.turn();
+    assert_eq!((second.delivered, second.next), (72, Turn::Dry));
+    assert_eq!(rig.answers().len(), 72);
+}

@@ -16,7 +16,10 @@ use super::*;
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimGuest, SimHypervisor};
 use crate::vif::negotiate::{Channels, Features, QueueKeys};
 use crate::vif::offload::Offloads;
-use crate::vif::{Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters, buffers_of_each};
+use crate::vif::{
+    Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters, Workbench, buffers_of_each,
+};
+use xen_ring::DomId;
 
 const STALL: Duration = Duration::from_secs(10);
 /// A guest is given up as soon as it is short of buffers.
@@ -53,8 +56,10 @@ impl Rig {
             reports: sender,
             control: Arc::new(waker),
         };
+        let grants = hypervisor.open_grants().unwrap();
+        let bench = Workbench::new(grants, own, buffers_of_each(1), true).unwrap();
         Self {
-            worker: Worker::new(&hypervisor, own, poll, mailbox, buffers_of_each(1)).unwrap(),
+            worker: Worker::new(&hypervisor, bench, poll, mailbox).unwrap(),
             hypervisor,
             reports,
         }

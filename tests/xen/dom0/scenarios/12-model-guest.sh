@@ -16,7 +16,7 @@ model() {
 # Every byte there and back.
 exercise() {
     local said
-    said=$(netback-model probe "$(address 20)" "$(mac 20)" "$bridge" 4000000 2>&1) || fail "with $1: $said"
+    said=$(netback-model probe "$(address 20)" "$(mac 20)" "$bridge" "$bytes" 2>&1) || fail "with $1: $said"
     echo "with $1: $said"
 }
 

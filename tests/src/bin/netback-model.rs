@@ -275,6 +275,7 @@ fn reload(netfront: &mut Netfront, features: &[String]) -> Outcome<String> {
         .try_fold(plain, |mut options, feature| -> Outcome<_> {
             match feature.as_str() {
                 "plain" => {}
+                "two-queues" => options.queues = 2,
                 "control" => options.control_ring = true,
                 "split" => options.split_event_channels = true,
                 "sg" => options.sg = true,

@@ -1,5 +1,5 @@
 # What Linux's netfront never asks for, on a real Xen: the control ring's ten messages, static grants that carry packets, XDP headroom, and features
-# in other sets than all of them. The model frontend of the tests drives the vif from user space inside the guest; real grants, real event channels, the real store.
+# in other sets than all of them, with one queue and with two; and a cable that the toolstack pulls out. The model frontend of the tests drives the vif from user space inside the guest; real grants, real event channels, the real store.
 # backends: netback
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=bash
@@ -30,10 +30,21 @@ grants_mapped() {
     grep -c /dev/xen/gntdev "/proc/$(daemon_pid)/maps" || true
 }
 
+# cable in|out: the host sees it so.
+cable() {
+    case $1 in
+    in) grep -qx 1 "/sys/class/net/$(vif_of "$guest")/carrier" ;;
+    out) grep -qx 0 "/sys/class/net/$(vif_of "$guest")/carrier" && daemon_status | grep -q '"carrier_reason": .*disconnect' ;;
+    esac
+}
+
+backend_stop
+backend_queues 2
+backend_start
 take_snapshot empty
-guest_extra=model guest_create "$guest" pv 20
+guest_extra=model guest_vcpus=2 guest_create "$guest" pv 20
 guest_check "the model guest does not start" "$guest" \
-    "mkfifo /tmp/commands /tmp/answers && (netback-model guest $(address 20)/25 /tmp/commands /tmp/answers >/tmp/model.log 2>&1 </dev/null &)"
+    "echo 2048 >/sys/module/xen_gntalloc/parameters/limit && mkfifo /tmp/commands /tmp/answers && (netback-model guest $(address 20)/25 /tmp/commands /tmp/answers >/tmp/model.log 2>&1 </dev/null &)"
 check_vif "$guest"
 model connected
 exercise "nothing asked for"
@@ -63,14 +74,26 @@ step "the driver goes with its grants mapped, and comes back with one set of fea
 all="control split sg csum csum6 gso gso6"
 model add-grants
 model no-hash
-for features in plain csum sg "sg csum" "sg csum gso" "split sg csum csum6 gso6" "$all"; do
+for features in plain csum sg "sg csum" "sg csum gso" "split sg csum csum6 gso6" \
+    "two-queues" "two-queues sg csum gso" "two-queues split sg csum6 gso6" "two-queues $all" "$all"; do
     model "reload $features"
     check_vif "$guest"
+    check "status shows $(of_status queues) queue(s) with $features" \
+        [ "$(of_status queues)" = "$(grep -q two-queues <<<"$features" && echo 2 || echo 1)" ]
     exercise "$features"
 done
 check "grants of a former connection are still mapped: $(($(grants_mapped) - before))" [ "$(grants_mapped)" = "$before" ]
 model hash
 exercise "hashes again"
+
+step "the cable"
+frontend=/local/domain/$(xl domid "$guest")/device/vif/0
+xenstore-write "$frontend/disconnect" 1
+wait_for 60 "the cable is not out" cable out
+check "a ping was answered without a cable" not ping -c 1 -W 3 "$(address 20)"
+xenstore-write "$frontend/disconnect" 0
+wait_for 60 "the cable is not in again" cable in
+exercise "the cable in again"
 
 account=$(model account) || exit 1
 remark "${account#ok }"
@@ -80,3 +103,6 @@ check "grant copies failed" not grep -q '"grant-copy"' <<<"$(daemon_status)"
 
 guest_power_off "$guest"
 nothing_left empty
+backend_stop
+backend_queues
+backend_start

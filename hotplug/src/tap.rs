@@ -4,7 +4,7 @@
 //! A tap is known by its file descriptor, never by its name: scripts rename it and move it to other network
 //! namespaces, and the descriptor follows. Every frame is preceded by a virtio_net_hdr of [`VNET_HDR_LEN`] bytes,
 //! little-endian. Called by the daemon's control thread; workers use clones for I/O. What is asked and set by way of the
-//! interface's name is in `interface`, what can go wrong in `error`.
+//! interface's name is in `interface`, what can go wrong in `error`, what depends on the kernel's version in `kernel`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -43,6 +43,7 @@ impl Vif {
         };
         let live = Live::new(multicast);
         tell(&live, requests);
+        live.set_mtu(self.tap_link.map(|link| link.mtu).unwrap_or_default());
         live
     }
 
@@ -205,6 +206,9 @@ impl Vif {
         };
         self.publish_carrier(host);
         if link.mtu != before.mtu {
+            if let Some(connection) = &self.connection {
+                connection.live.set_mtu(link.mtu);
+            }
             self.publish_mtu(link.mtu, host);
         }
     }

@@ -52,6 +52,7 @@ struct Rig {
     host: UnixDatagram,
     pages: Vec<(GuestPage, Grant)>,
     counters: Arc<QueueCounters>,
+    live: Arc<Live>,
     _rings: [Grant; 2],
     _ports: [GuestPort; 2],
 }
@@ -68,6 +69,7 @@ impl Rig {
         let (tap, host) = UnixDatagram::pair().unwrap();
         host.set_nonblocking(true).unwrap();
         let counters = Arc::<QueueCounters>::default();
+        let live = Arc::new(Live::new(MulticastFilter::new()));
         let request = ConnectRequest {
             queue: QueueId {
                 device: DevicePath::new(xenbus::DomId::parse("1").unwrap(), 0),
@@ -99,7 +101,7 @@ impl Rig {
                 rx: Bucket::new(None, Instant::now()),
             }),
             stall: None,
-            live: Arc::new(Live::new(MulticastFilter::new())),
+            live: Arc::clone(&live),
             counters: Arc::clone(&counters),
             control: None,
         };
@@ -125,6 +127,7 @@ impl Rig {
             host,
             pages: pages.collect(),
             counters,
+            live,
             _rings: rings,
             _ports: ports,
         }

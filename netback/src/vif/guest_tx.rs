@@ -6,8 +6,8 @@
 //! with one ioctl, answer every slot in ring order, write the frames to the tap. The slots are
 //! answered before the tap is touched, so the guest never waits for the host's network; every
 //! slot of a planned packet is answered, whatever becomes of the packet. Datagrams in a row go to
-//! the tap as one frame ([`train`](super::train)). After some frames the turn ends, and the rest
-//! has another. What is beyond the vif's rate stays in the ring, and the guest waits. A slot whose
+//! the tap as one frame ([`train`](super::train)). After some frames the turn ends, and what is left
+//! is taken again in the next. What is beyond the vif's rate stays in the ring, and the guest waits. A slot whose
 //! page stays mapped (a static grant) is read while it is planned, and costs no grant copy.
 
 use std::io;
@@ -30,8 +30,9 @@ use super::train::{Write, Writes};
 use super::vnet::VnetHdr;
 use super::workbench::{BURST_FRAMES, Cursor, PlannedTx, Slots, Workbench};
 
-/// Frames after which a turn ends, so that their receiver can come to run: a socket holds some 250
-/// of the shortest by default (Linux, `net.core.rmem_default`), and a ring as many.
+/// The burst with which a turn has moved so many frames is its last, so that their receiver can come
+/// to run: a socket holds some 250 of the shortest by default (Linux, `net.core.rmem_default`), and
+/// a ring as many.
 const TURN_FRAMES: usize = 2 * BURST_FRAMES;
 
 /// The tx half of a queue pair.
@@ -83,7 +84,8 @@ impl GuestTx {
         }
     }
 
-    /// Moves what the guest has published, a ring's worth at most and what `rate` allows.
+    /// Moves what the guest has published: two to three bursts of frames and a ring's worth at most,
+    /// and what `rate` allows.
     ///
     /// # Errors
     ///
@@ -112,7 +114,7 @@ impl GuestTx {
             let planned = self.plan(bench, taken, &mut next, statics, meter);
             bench.copy();
             turn.notify |= self.answer(bench)?;
-            turn.delivered += deliver(bench, tap, self.live.is_cut(), counters);
+            turn.delivered += deliver(bench, tap, &self.live, counters);
             match planned? {
                 Ended::Full if turn.delivered < TURN_FRAMES => continue,
                 Ended::Full => turn.more = next < taken,
@@ -300,7 +302,7 @@ impl PlannedTx {
 fn deliver<G>(
     bench: &mut Workbench<G>,
     tap: &Tap,
-    cut: bool,
+    live: &Live,
     counters: &DirectionCounters,
 ) -> usize {
     let Workbench {
@@ -311,7 +313,8 @@ fn deliver<G>(
         ..
     } = bench;
     let buffers = batch.bytes_mut(0..batch.arena_len());
-    let mut writes = Writes::default();
+    let cut = live.is_cut();
+    let mut writes = Writes::new(if *joins { live.longest_plain() } else { 0 });
     for planned in tx_burst {
         let header = match planned.packet.verdict {
             Verdict::Deliver if cut => Err(DropReason::LinkDown),
@@ -321,7 +324,7 @@ fn deliver<G>(
             Verdict::Multicast(_) => continue,
         };
         match header {
-            Ok(header) => writes.add(buffers, planned.frame.clone(), header, *joins),
+            Ok(header) => writes.add(buffers, planned.frame.clone(), header),
             Err(reason) => counters.dropped(reason),
         }
     }

@@ -2,7 +2,7 @@
 //! Finds the transport header of a frame, and fills in its checksum where that cannot be left
 //! to anybody else.
 //!
-//! Called by [`offload`](super::offload) on private copies of frames only. Every length is
+//! Called by [`offload`](super::offload) and `train` on private copies of frames only. Every length is
 //! checked against the frame, and the walk over IPv6 extension headers is bounded.
 
 /// Where a TCP or UDP header stands in a frame.
@@ -71,7 +71,7 @@ impl Protocol {
     }
 }
 
-const ETHERNET_LEN: usize = 14;
+pub(super) const ETHERNET_LEN: usize = 14;
 const VLAN_TAGS_MAX: usize = 2;
 /// Without options.
 const IPV4_LEN: usize = 20;

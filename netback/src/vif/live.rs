@@ -5,8 +5,9 @@
 //! or the host's administrator changes their mind; workers look at it as they go, without a lock.
 //! Nothing hangs together here, so each value is an atomic of its own.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
+use super::headers::ETHERNET_LEN;
 use super::headroom::Headroom;
 use super::multicast::MulticastFilter;
 
@@ -18,15 +19,18 @@ pub struct Live {
     headroom: AtomicU16,
     /// The guest's cable is pulled out.
     cut: AtomicBool,
+    /// The tap's MTU in bytes; 0 if it is not known.
+    mtu: AtomicU32,
 }
 
 impl Live {
-    /// No headroom, and the link is there.
+    /// No headroom, the link is there, and the tap's MTU is not known.
     pub fn new(multicast: MulticastFilter) -> Self {
         Self {
             multicast,
             headroom: AtomicU16::new(0),
             cut: AtomicBool::new(false),
+            mtu: AtomicU32::new(0),
         }
     }
 
@@ -49,5 +53,19 @@ impl Live {
     /// Whether nothing may pass from the next burst on.
     pub fn set_cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// The longest frame, in bytes with its Ethernet header, that the tap's MTU allows; 0 if that is
+    /// not known.
+    pub fn longest_plain(&self) -> usize {
+        match usize::try_from(self.mtu.load(Ordering::Relaxed)) {
+            Ok(0) | Err(_) => 0,
+            Ok(mtu) => mtu.saturating_add(ETHERNET_LEN),
+        }
+    }
+
+    /// The tap's MTU, in bytes, from the next burst on.
+    pub fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Ordering::Relaxed);
     }
 }

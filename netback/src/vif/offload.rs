@@ -9,6 +9,8 @@
 //! | GSO extra: TCPv4 or TCPv6   | gso_type TCPV4 or TCPV6, and hdr_len    |
 //! | its size                    | gso_size                                |
 //!
+//! (UDP_L4 is not netif's: see `train`.)
+//!
 //! netif says only *that* the checksum is blank or the frame is to be segmented; the header says
 //! *where* the checksum and the headers are, so a frame from the guest is parsed. Towards the
 //! guest, a checksum stays blank if the frontend can take it for the frame's protocol; only for

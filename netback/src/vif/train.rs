@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What goes to the tap with one write: a frame of the guest's, or a train of them.
 //!
-//! A train is datagrams that the guest sent in a row, of one flow and one size (the last may be
-//! shorter), joined into one frame that says how to cut it up again: the UDP segmentation offload
-//! of virtio (specification 1.2, section 5.1.6, `VIRTIO_NET_HDR_GSO_UDP_L4`). The host's stack
-//! handles the train as one packet and cuts it where the datagrams part: before a socket, or before
-//! a network card. So a flood of small packets costs the host a fraction, as it does behind a
-//! network card with generic receive offload.
+//! A train is datagrams that the guest sent one after another, of one flow and one size (the last
+//! may be shorter), joined into one frame that says how to cut it up again: the UDP segmentation
+//! offload of virtio (specification 1.2, section 5.1.6, `VIRTIO_NET_HDR_GSO_UDP_L4`). The host's
+//! stack handles the train as one packet and cuts it where the datagrams part: before a socket,
+//! before a network card that does not cut by itself, before another guest. So a flood of small
+//! packets costs the host a fraction.
 //!
-//! Nobody can tell afterwards but by the IPv4 identifications: the host counts them up from the
-//! first, as Linux numbers datagrams itself. Only frames whose headers allow that are joined, only
-//! neighbours, and only within a burst, so nothing is reordered and nothing waits. Called by the tx
-//! half of a queue pair; works on the private copies of the frames.
+//! What arrives is what was sent, but for IPv4 identifications that mean nothing (the host counts
+//! them up from the first) and for a pseudo-header's sum that was wrong (a train has a right one).
+//! On its way, whoever looks at packets sees one with the first datagram's beginning: a capture, a
+//! packet filter that counts or looks into payloads, a program that spreads a port over sockets by
+//! their payload, an ICMP error. It is so with a virtio guest that sends in this manner, too; an
+//! administrator who minds has `tap.join-datagrams`.
+//!
+//! Nothing is reordered, and nothing waits: a train is of one burst. None of its datagrams is longer
+//! than the tap's MTU allows, since nobody behind the tap compares the length of what is to be cut.
+//! Called by the tx half of a queue pair; works on the private copies of the frames.
 
 use std::ops::Range;
 
@@ -21,12 +27,17 @@ use super::headers::{Network, Protocol, Transport, fold, ipv4_checksum};
 use super::vnet::{Csum, VNET_HDR_LEN, VnetHdr};
 use super::workbench::{BURST_FRAMES, FRAME_MAX};
 
+/// Linux refuses longer trains (`UDP_MAX_SEGMENTS`, include/linux/udp.h; 128 in newer versions).
+const _: () = assert!(BURST_FRAMES <= 64);
+
 /// What a burst writes to the tap, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Writes {
     list: ArrayVec<Write, BURST_FRAMES>,
-    /// What the last one of them can still be joined by.
+    /// The train that the last write may still become.
     open: Option<Train>,
+    /// The longest frame that may be joined, in bytes; 0 for none.
+    longest: usize,
 }
 
 /// One write to the tap.
@@ -41,17 +52,20 @@ pub(super) struct Write {
 }
 
 impl Writes {
-    /// Adds a frame of the guest's that stands in the buffers with room for `header` before it.
-    /// With `join`, it may become part of a train.
-    pub(super) fn add(
-        &mut self,
-        buffers: &mut [u8],
-        frame: Range<usize>,
-        header: VnetHdr,
-        join: bool,
-    ) {
+    /// None yet. Frames of no more than `longest` bytes may be joined.
+    pub(super) const fn new(longest: usize) -> Self {
+        Self {
+            list: ArrayVec::new_const(),
+            open: None,
+            longest,
+        }
+    }
+
+    /// Adds a frame of the guest's that stands in the buffers, behind all that was added before and
+    /// with room for `header` before it.
+    pub(super) fn add(&mut self, buffers: &mut [u8], frame: Range<usize>, header: VnetHdr) {
         let bytes = buffers.get(frame.clone()).unwrap_or_default();
-        let datagram = match join {
+        let datagram = match frame.len() <= self.longest {
             true => Datagram::of(bytes, header),
             false => None,
         };
@@ -99,7 +113,7 @@ struct Datagram {
     network: Network,
     /// Bytes behind the headers.
     payload: usize,
-    /// The identification of IPv4, and what it adds up to with what else differs in a train.
+    /// What differs between the IPv4 headers of a train.
     v4: Option<Numbered>,
 }
 

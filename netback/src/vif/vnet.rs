@@ -90,7 +90,7 @@ impl VnetHdr {
     }
 
     /// The bytes of the header of a frame that stands for several UDP datagrams, with `size` bytes
-    /// of payload each; the UDP header begins at `start`. Only a tap of Linux 6.2 or newer takes it.
+    /// of payload each; the UDP header begins at `start`. Only taps of newer kernels take it.
     pub(super) fn of_datagrams(start: u16, size: u16) -> [u8; VNET_HDR_LEN] {
         let udp = Protocol::Udp;
         let headers = start.saturating_add(udp.header_len());

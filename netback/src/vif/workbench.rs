@@ -134,7 +134,7 @@ pub(super) struct Taken {
 impl<G: Grants> Workbench<G> {
     /// Allocates a worker's tools around its grant device, with so many bytes of buffers. `own` is the
     /// domain that this runs in. With `joins`, datagrams that a guest sends in a row go to the tap as
-    /// one frame, which the kernel has to know ([`hotplug::tap::takes_udp_segments`]).
+    /// one frame: only if the kernel's taps take it ([`hotplug::tap::takes_udp_segments`]).
     ///
     /// # Errors
     ///

@@ -2,6 +2,7 @@
 //! From the guest's slots to a frame on the tap, and its checksum.
 
 use super::*;
+use crate::vif::DropReason;
 
 /// A packet's buffer. FreeBSD has chains of them; here every frame lies in one piece.
 mod pkt2mbufc {
@@ -230,4 +231,41 @@ fn a_turn_ends_after_some_frames_and_the_rest_has_another() {
     let second = rig.turn();
     assert_eq!((second.delivered, second.next), (72, Turn::Dry));
     assert_eq!(rig.answers().len(), 72);
+}
+
+/// Not one of FreeBSD's. Datagrams in a row are one frame on the tap and so many packets in every count.
+#[test]
+fn joined_datagrams_are_counted_each() {
+    for refused in [false, true] {
+        let mut rig = Rig::new();
+        rig.live.set_mtu(1500);
+        let mut frame = ipv4(UDP, 8, 64);
+        frame[20] = 0x40; // may not be fragmented
+        let sum: u32 = frame[14..34]
+            .chunks(2)
+            .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+            .sum();
+        let checksum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        if refused {
+            rig.host.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        for page in 0..5 {
+            rig.slot(page, &frame, CSUM_BLANK, frame.len());
+        }
+        assert_eq!(rig.turn().delivered, 5);
+        let tx = &rig.counters.tx;
+        let drops: Vec<_> = tx.drops().collect();
+        if refused {
+            assert_eq!((tx.packets(), tx.bytes()), (0, 0));
+            assert_eq!(drops, [(DropReason::TapRefused, 5)]);
+        } else {
+            assert_eq!((tx.packets(), tx.bytes()), (5, 5 * frame.len() as u64));
+            assert_eq!(drops, []);
+            let (header, joined) = rig.out().unwrap();
+            assert_eq!(header, [1, 5, 42, 0, 64, 0, 34, 0, 6, 0, 0, 0]);
+            assert_eq!(joined.len(), 42 + 5 * 64);
+            assert_eq!(rig.out(), None);
+        }
+    }
 }

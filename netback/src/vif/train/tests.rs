@@ -122,7 +122,7 @@ fn blank(frame: &mut [u8], start: usize) {
 }
 
 /// What the tap gets for these frames, and how many of them each write is said to hold.
-fn written(sent: &[(Sent, Vec<u8>)], join: bool) -> Vec<(Vec<u8>, usize)> {
+fn written(sent: &[(Sent, Vec<u8>)], longest: usize) -> Vec<(Vec<u8>, usize)> {
     let mut buffers = vec![0xee; 16];
     let mut places = Vec::new();
     for (_, frame) in sent {
@@ -133,9 +133,9 @@ fn written(sent: &[(Sent, Vec<u8>)], join: bool) -> Vec<(Vec<u8>, usize)> {
         buffers.extend(frame);
         places.push(start..buffers.len());
     }
-    let mut writes = Writes::default();
+    let mut writes = Writes::new(longest);
     for ((sent, _), place) in sent.iter().zip(&places) {
-        writes.add(&mut buffers, place.clone(), sent.header(), join);
+        writes.add(&mut buffers, place.clone(), sent.header());
     }
     let list = writes.finish(&mut buffers).to_vec();
     let bytes: usize = sent.iter().map(|(_, frame)| frame.len()).sum();
@@ -191,7 +191,7 @@ fn joined(sent: &[Sent]) -> Vec<usize> {
         .zip(sent)
         .map(|(seed, sent)| (*sent, sent.frame(seed)))
         .collect();
-    let written = written(&frames, true);
+    let written = written(&frames, FRAME_MAX);
     let mut arrived = written.iter().flat_map(|(bytes, frames)| {
         let cut = cut(bytes);
         assert_eq!(cut.len(), *frames);
@@ -400,9 +400,43 @@ fn who_does_not_want_it_gets_each_by_itself() {
         .into_iter()
         .map(|sent| (sent, sent.frame(1)))
         .collect();
-    let written = written(&frames, false);
-    assert!(written.iter().all(|(_, frames)| *frames == 1));
-    assert_eq!(written.len(), 5);
+    assert_eq!(written(&frames, 0).len(), 5);
+    assert_eq!(
+        written(&frames, frames[0].1.len() - 1).len(),
+        5,
+        "longer than the MTU allows"
+    );
+    assert_eq!(written(&frames, frames[0].1.len()).len(), 1);
+}
+
+/// Whatever byte of the second frame's headers differs, it stays by itself, but for those that differ in any train:
+/// lengths and identification, which other tests have, and the sums.
+#[test]
+fn every_other_byte_of_the_headers_matters() {
+    for (network, headers, free) in [
+        (Network::V4, 42, [16..20, 24..26, 38..42]),
+        (Network::V6, 62, [18..20, 58..62, 0..0]),
+    ] {
+        let sent = Sent { network, ..PLAIN };
+        let first = sent.frame(0);
+        for at in (0..headers).filter(|at| !free.iter().any(|free| free.contains(at))) {
+            for bit in 0..8 {
+                let mut second = sent.frame(1);
+                second[at] ^= 1 << bit;
+                if network == Network::V4 {
+                    Ipv4Packet::new_unchecked(&mut second[14..]).fill_checksum();
+                }
+                let frames = [(sent, first.clone()), (sent, second)];
+                assert_eq!(
+                    written(&frames, FRAME_MAX).len(),
+                    2,
+                    "{network:?}: bit {bit} of byte {at}"
+                );
+            }
+        }
+        let frames = [(sent, first.clone()), (sent, sent.frame(1))];
+        assert_eq!(written(&frames, FRAME_MAX).len(), 1);
+    }
 }
 
 prop_compose! {
@@ -436,9 +470,25 @@ proptest! {
         joined(&sent);
     }
 
+    /// Frames that were good, with some bytes changed, cut short or made longer.
     #[test]
-    fn no_frame_is_a_reason_to_panic(frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..120), 0..20)) {
-        let frames: Vec<_> = frames.into_iter().map(|frame| (PLAIN, frame)).collect();
-        written(&frames, true);
+    fn no_frame_is_a_reason_to_panic(
+        sent in proptest::collection::vec(any_sent(), 1..20),
+        changes in proptest::collection::vec((0_usize..20, 0_usize..70, any::<u8>()), 0..12),
+        lengths in proptest::collection::vec((0_usize..20, 1_usize..200), 0..4),
+    ) {
+        let mut frames: Vec<_> = (0..).zip(&sent).map(|(seed, sent)| (*sent, sent.frame(seed))).collect();
+        for (which, at, byte) in changes {
+            if let Some(place) = frames.get_mut(which).and_then(|(_, frame)| frame.get_mut(at)) {
+                *place = byte;
+            }
+        }
+        for (which, len) in lengths {
+            if let Some((_, frame)) = frames.get_mut(which) {
+                frame.resize(len, 0);
+            }
+        }
+        let count: usize = written(&frames, FRAME_MAX).iter().map(|(_, frames)| frames).sum();
+        prop_assert_eq!(count, frames.len());
     }
 }

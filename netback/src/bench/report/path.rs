@@ -88,7 +88,8 @@ pub(in crate::bench) fn foot(out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "\nTimes are for one frame. RATIO is the backend's speed beside the bare loop's: on the clock, and by processor\n\
-         time of the one thread that writes or reads the tap."
+         time of the one thread that writes or reads the tap. Frames of 64 and 1514 bytes are UDP datagrams of one flow: from\n\
+         the guest they go to the tap many at a time, where the kernel takes them so (Linux 6.6 and newer)."
     )
 }
 

@@ -169,7 +169,7 @@ impl Endpoint {
 /// What `netback status` can see of a vif's control ring while it is served.
 #[derive(Debug)]
 pub struct View {
-    /// The hash, as [`View::pack`] has it.
+    /// The hash, in one word: algorithm, types, and the size of the table in the upper half.
     hash: AtomicU32,
     /// Static grants of all its queues, at most so many.
     quota: Arc<Quota>,

@@ -2,7 +2,8 @@
 //! What the running kernel's tun driver can do, as far as its version tells.
 
 /// Whether a tap takes a frame that stands for several UDP datagrams (`VIRTIO_NET_HDR_GSO_UDP_L4`, virtio 1.2 section
-/// 5.1.6). `false` if the kernel does not tell its version.
+/// 5.1.6): by its version, so whoever relies on it looks at how the first one ends. `false` if it does not tell its
+/// version.
 #[must_use]
 pub fn takes_udp_segments() -> bool {
     let uname = nix::sys::utsname::uname().ok();

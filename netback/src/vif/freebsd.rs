@@ -59,6 +59,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        let (tap, host) = UnixDatagram::pair().unwrap();
+        Self::with_tap(tap.into(), host)
+    }
+
+    /// `host` is what is behind the tap.
+    fn with_tap(tap: OwnedFd, host: UnixDatagram) -> Self {
         let hypervisor = SimHypervisor::new(DomId::new(0));
         let guest = hypervisor.guest(DomId::new(GUEST));
         let (tx_page, rx_page) = (GuestPage::new().unwrap(), GuestPage::new().unwrap());
@@ -66,7 +72,6 @@ impl Rig {
         let ports = [guest.alloc_port().unwrap(), guest.alloc_port().unwrap()];
         let pages = GuestPage::many(PAGES).unwrap().into_iter();
         let pages = pages.map(|page| (page.clone(), guest.grant(&page, false).unwrap()));
-        let (tap, host) = UnixDatagram::pair().unwrap();
         host.set_nonblocking(true).unwrap();
         let counters = Arc::<QueueCounters>::default();
         let live = Arc::new(Live::new(MulticastFilter::new()));
@@ -95,7 +100,7 @@ impl Rig {
                     gso_v6: true,
                 },
             },
-            tap: Tap::from_fd(OwnedFd::from(tap)).unwrap(),
+            tap: Tap::from_fd(tap).unwrap(),
             limits: Arc::new(Limits {
                 tx: Bucket::new(None, Instant::now()),
                 rx: Bucket::new(None, Instant::now()),

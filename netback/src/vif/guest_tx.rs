@@ -332,6 +332,7 @@ fn deliver<G>(
     let bytes = |write: &Write| batch.bytes(write.on_tap.clone());
     let frames: ArrayVec<&[u8], BURST_FRAMES> = writes.iter().map(bytes).collect();
     let mut delivered = 0;
+    let mut unknown = false;
     let written = writer.write(tap, &frames, |position, written| {
         let Some(write) = writes.get(position) else {
             return;
@@ -339,9 +340,18 @@ fn deliver<G>(
         delivered += write.frames;
         match written {
             Ok(_) => counters.delivered(write.frames, write.bytes),
-            Err(error) => counters.dropped_all(refusal(&error), write.frames),
+            Err(error) => {
+                unknown |= write.frames > 1 && error.raw_os_error() == Some(nix::libc::EINVAL);
+                counters.dropped_all(refusal(&error), write.frames);
+            }
         }
     });
+    if unknown {
+        *joins = false;
+        tracing::error!(
+            "this kernel's taps do not take datagrams joined, against what its version says: a worker sends each by itself from now on"
+        );
+    }
     if let Err(error) = written {
         tracing::error!(%error, "a worker's bursts cost more from now on");
     }

@@ -1,5 +1,6 @@
 # What Linux's netfront never asks for, on a real Xen: the control ring's ten messages, static grants that carry packets, XDP headroom, and features
-# in other sets than all of them, with one queue and with two; and a cable that the toolstack pulls out. The model frontend of the tests drives the vif from user space inside the guest; real grants, real event channels, the real store.
+# in other sets than all of them, with one queue and with two; and a cable that the toolstack pulls out. The model frontend of the tests drives the
+# vif from user space inside the guest; real grants, real event channels, the real store.
 # backends: netback
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=bash

@@ -11,6 +11,7 @@ part=1000000                          # bytes of random data, which are sent aga
 rounds=$(((bytes + part - 1) / part)) # how often, for all that is asked for
 dom0_address6=fd00:14::1
 guest_address6=fd00:14::2
+GUEST_TIMEOUT=$((660 + bytes / 500000)) # a guest answers when it has fetched all; slower than any does
 
 # offers NAME on|off...: the guest's driver says so.
 offers() {

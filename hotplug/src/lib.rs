@@ -7,6 +7,7 @@
 //! | [`tap`] | create, re-attach, configure, read, write and remove a tap |
 //! | [`link`] | settings of any network interface, by name |
 //! | [`monitor`] | which network interfaces have changed |
+//! | [`steering`] | which of a tap's queues a frame comes out of: a BPF program |
 //! | [`inject`] | frames for the reader of a tap, in benchmarks and tests |
 //! | [`mac`] | Ethernet addresses |
 //! | [`mod@env`] | the environment and arguments with which libxl calls a vif script |

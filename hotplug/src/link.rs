@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 
+use crate::mac::MacAddr;
 use crate::netlink;
 use crate::sys::ifreq::IfReq;
 use crate::sys::link as sys;
@@ -107,6 +108,44 @@ pub fn tx_queue_len(name: &str) -> io::Result<u32> {
 pub fn set_tx_queue_len(name: &str, len: u32) -> io::Result<()> {
     signed(len)?;
     netlink::set_tx_queue_len(sys::index(socket()?.as_fd(), IfReq::named(name)?)?, len)
+}
+
+/// Sets the interface's alias, as `ip link set NAME alias TEXT`: at most 255 bytes that stay with it when it is renamed.
+pub fn set_alias(name: &str, alias: &str) -> io::Result<()> {
+    netlink::set_alias(sys::index(socket()?.as_fd(), IfReq::named(name)?)?, alias)
+}
+
+/// What an interface is, and what it was called when it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// What it is called now.
+    pub name: String,
+    /// Its alias, if it has one ([`set_alias`]).
+    pub alias: Option<String>,
+    /// Its address, if that is an Ethernet address.
+    pub address: Option<MacAddr>,
+    /// It is a tap (or tun) device.
+    pub is_tun: bool,
+}
+
+/// All interfaces here. One that goes while they are looked at is left out.
+pub fn all() -> io::Result<Vec<Description>> {
+    let mut all = Vec::new();
+    for interface in &nix::net::if_::if_nameindex()? {
+        let name = interface.name().to_string_lossy().into_owned();
+        let index = signed(interface.index())?;
+        match netlink::describe(index) {
+            Ok(found) => all.push(Description {
+                name,
+                alias: found.alias,
+                address: found.address.map(MacAddr),
+                is_tun: found.kind.as_deref() == Some("tun"),
+            }),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 /// How many queues of a tap are attached to descriptors at the moment, here and in other processes. 0 also for an

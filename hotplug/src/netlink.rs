@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the ioctls cannot do, over rtnetlink(7): set the transmit queue's length, and count the queues of a tap.
+//! What the ioctls cannot do, over rtnetlink(7): set the transmit queue's length and the alias, and ask for what is
+//! told of an interface in no other way.
 //!
 //! SIOCSIFTXQLEN asks for CAP_NET_ADMIN in the initial user namespace, even in a network namespace of one's own;
 //! RTM_NEWLINK with IFLA_TXQLEN asks for it where the interface is. How many queues are attached is told by
@@ -16,35 +17,78 @@ use nix::sys::socket::{
 const HEADER: usize = 16;
 /// Length of struct ifinfomsg.
 const LINK: usize = 16;
-/// Length of a request: header, ifinfomsg, and one attribute with an int (8) at most.
-const REQUEST: usize = HEADER + LINK + 8;
 /// Room for an answer; the kernel makes it fit into a page or two.
 const ANSWER: usize = 32 * 1024;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_TUN_NUM_QUEUES: u16 = 8;
 
 /// Sets the transmit queue's length of the interface with this index, in the calling thread's network namespace.
 pub(crate) fn set_tx_queue_len(index: i32, len: u32) -> io::Result<()> {
-    outcome(&ask(&request(index, len))?)
+    change(index, IFLA_TXQLEN, &len.to_ne_bytes())
+}
+
+/// Sets the alias of the interface with this index: a note that every list of interfaces shows (255 bytes at most).
+pub(crate) fn set_alias(index: i32, alias: &str) -> io::Result<()> {
+    change(index, IFLA_IFALIAS, alias.as_bytes())
+}
+
+fn change(index: i32, kind: u16, value: &[u8]) -> io::Result<()> {
+    outcome(&ask(&request(index, kind, value)?)?)
 }
 
 /// Queues of the tap with this index that are attached to a descriptor; 0 for one that is not of the kind that can
 /// have several (or before Linux 4.18).
 pub(crate) fn tun_queues(index: i32) -> io::Result<u32> {
-    let answer = ask(&query(index))?;
-    if answer.get(4..6) != Some(libc::RTM_NEWLINK.to_ne_bytes().as_slice()) {
-        return outcome(&answer).and_then(|()| Err(strange()));
-    }
-    let attributes = answer.get(HEADER + LINK..).ok_or_else(strange)?;
-    let count = attribute(attributes, IFLA_LINKINFO)
+    let attributes = attributes_of(index)?;
+    let count = attribute(&attributes, IFLA_LINKINFO)
         .and_then(|info| attribute(info, IFLA_INFO_DATA))
         .and_then(|data| attribute(data, IFLA_TUN_NUM_QUEUES));
     match count {
         None => Ok(0),
         Some(count) => Ok(u32::from_ne_bytes(count.try_into().map_err(|_| strange())?)),
     }
+}
+
+/// What is told of an interface.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub(crate) alias: Option<String>,
+    pub(crate) address: Option<[u8; 6]>,
+    /// Its driver's name: `tun` of a tap.
+    pub(crate) kind: Option<String>,
+}
+
+/// Of the interface with this index.
+pub(crate) fn describe(index: i32) -> io::Result<Described> {
+    let attributes = attributes_of(index)?;
+    let text = |value: &[u8]| {
+        let value = value.strip_suffix(&[0]).unwrap_or(value);
+        String::from_utf8_lossy(value).into_owned()
+    };
+    let kind =
+        attribute(&attributes, IFLA_LINKINFO).and_then(|info| attribute(info, IFLA_INFO_KIND));
+    Ok(Described {
+        alias: attribute(&attributes, IFLA_IFALIAS).map(text),
+        address: attribute(&attributes, IFLA_ADDRESS).and_then(|address| address.try_into().ok()),
+        kind: kind.map(text),
+    })
+}
+
+/// All that RTM_GETLINK tells of the interface with this index.
+fn attributes_of(index: i32) -> io::Result<Vec<u8>> {
+    let mut answer = ask(&query(index))?;
+    if answer.get(4..6) != Some(libc::RTM_NEWLINK.to_ne_bytes().as_slice()) {
+        return outcome(&answer).and_then(|()| Err(strange()));
+    }
+    if answer.len() < HEADER + LINK {
+        return Err(strange());
+    }
+    Ok(answer.split_off(HEADER + LINK))
 }
 
 /// Sends one request and returns the kernel's first message in answer, whole.
@@ -94,7 +138,7 @@ fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
 /// RTM_GETLINK for one interface.
 fn query(index: i32) -> Vec<u8> {
     const _: () = assert!(libc::NLM_F_REQUEST == 1);
-    let mut bytes = Vec::with_capacity(REQUEST);
+    let mut bytes = Vec::with_capacity(HEADER + LINK);
     // nlmsghdr: length, type, flags, sequence number, port.
     bytes.extend(32_u32.to_ne_bytes());
     bytes.extend(libc::RTM_GETLINK.to_ne_bytes());
@@ -107,11 +151,15 @@ fn query(index: i32) -> Vec<u8> {
     bytes
 }
 
-fn request(index: i32, len: u32) -> Vec<u8> {
-    const _: () = assert!(REQUEST == 40 && libc::NLM_F_REQUEST == 1 && libc::NLM_F_ACK == 4);
-    let mut bytes = Vec::with_capacity(REQUEST);
+/// RTM_NEWLINK for one interface that is there, with one attribute.
+fn request(index: i32, kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
+    const _: () = assert!(libc::NLM_F_REQUEST == 1 && libc::NLM_F_ACK == 4);
+    let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let attribute = u16::try_from(4 + value.len()).map_err(too_long)?;
+    let len = HEADER + LINK + usize::from(attribute).next_multiple_of(4);
+    let mut bytes = Vec::with_capacity(len);
     // nlmsghdr: length, type, flags, sequence number, port.
-    bytes.extend(40_u32.to_ne_bytes());
+    bytes.extend(u32::try_from(len).map_err(too_long)?.to_ne_bytes());
     bytes.extend(libc::RTM_NEWLINK.to_ne_bytes());
     bytes.extend(5_u16.to_ne_bytes());
     bytes.extend([0; 8]);
@@ -119,11 +167,12 @@ fn request(index: i32, len: u32) -> Vec<u8> {
     bytes.extend([0; 4]);
     bytes.extend(index.to_ne_bytes());
     bytes.extend([0; 8]);
-    // rtattr: length, type, value.
-    bytes.extend(8_u16.to_ne_bytes());
-    bytes.extend(IFLA_TXQLEN.to_ne_bytes());
-    bytes.extend(len.to_ne_bytes());
-    bytes
+    // rtattr: length, type, value, padded to four bytes.
+    bytes.extend(attribute.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(len, 0);
+    Ok(bytes)
 }
 
 /// An answer is an NLMSG_ERROR whose error is 0, or minus an errno.
@@ -157,13 +206,18 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn request_golden() {
-        let bytes = request(0x0102_0304, 1000);
+        let bytes = request(0x0102_0304, IFLA_TXQLEN, &1000_u32.to_ne_bytes()).unwrap();
         let expected = [
             40, 0, 0, 0, 16, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, // nlmsghdr
             0, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, // ifinfomsg
             8, 0, 13, 0, 0xe8, 3, 0, 0, // IFLA_TXQLEN
         ];
         assert_eq!(bytes, expected);
+        let bytes = request(1, IFLA_IFALIAS, b"netback").unwrap();
+        assert_eq!(bytes[..4], [44, 0, 0, 0]);
+        assert_eq!(bytes[32..], *b"\x0b\0\x14\0netback\0");
+        let error = request(1, IFLA_IFALIAS, &[b'x'; 70_000]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
@@ -227,6 +281,13 @@ mod tests {
         assert_eq!(tun_queues(lo.try_into().unwrap()).unwrap(), 0);
         let error = tun_queues(i32::MAX).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[test]
+    fn an_interface_is_described() {
+        let lo = crate::link::index("lo").unwrap();
+        let described = describe(lo.try_into().unwrap()).unwrap();
+        assert_eq!((described.kind, described.address), (None, Some([0; 6])));
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct TapOptions {
     pub txqueuelen: u32,
     /// The host-side address: [`MacAddr::BACKEND`] for a vif.
     pub mac: MacAddr,
+    /// A new interface's alias, by which it is known again under whatever name.
+    pub alias: Option<String>,
     /// Whether the interface outlives the process.
     pub persist: bool,
     /// Whether a new tap can have further queues ([`Tap::attach_queue`]). One that is attached again stays as it was
@@ -73,6 +75,7 @@ impl Default for TapOptions {
             mtu: 1500,
             txqueuelen: 500,
             mac: MacAddr::BACKEND,
+            alias: None,
             persist: true,
             multi_queue: false,
         }
@@ -159,6 +162,9 @@ impl Tap {
         if self.created {
             // A script may have set both on an interface that is attached again.
             tun::set_mac(fd, options.mac).map_err(failed("address"))?;
+            if let Some(alias) = &options.alias {
+                link::set_alias(name, alias).map_err(failed("alias"))?;
+            }
             // Each change takes the kernel's lock on network interfaces and is announced to everybody.
             if link::mtu(name).map_err(failed("MTU"))? != options.mtu {
                 self.set_mtu(options.mtu)?;

@@ -61,7 +61,8 @@ pub enum PreflightError {
     /// The kernel's driver would claim the same devices.
     #[error(
         "the kernel's xen-netback driver is loaded and serves the same devices: shut down or detach what uses it, run \
-         `modprobe -r xen-netback`, and keep it away with the line `blacklist xen-netback` in /etc/modprobe.d/netback.conf"
+         `modprobe -r xen-netback`, and keep it away with the lines `blacklist xen-netback` and `install xen-netback \
+         /bin/true` in /etc/modprobe.d/netback.conf (Xen's start-up asks for it by name, which the first does not stop)"
     )]
     KernelDriver,
     /// The kernel's driver is not a module.

@@ -18,7 +18,7 @@
 //! which is bounded on every read, and `rsp_event`, which can at worst cost the guest its own
 //! notifications.
 //!
-//! The use of a ring by its pump:
+//! The use of a ring in a queue pair's turns:
 //!
 //! ```text
 //! loop { take.. respond.. publish (notify) ; if !arm { wait for the event } }
@@ -122,8 +122,8 @@ impl<R: RingKind, P: Page> BackRing<R, P> {
         })
     }
 
-    /// How many requests can be taken now: what the frontend has published, less what is still to
-    /// be answered of a ring that is full of it. Never more than the ring has slots.
+    /// How many requests can be taken now: what the frontend has published, but never so many that
+    /// requests taken and not yet answered exceed the ring's slots.
     ///
     /// # Errors
     ///
@@ -280,25 +280,13 @@ impl<R: RingKind, P: Page> BackRing<R, P> {
         }
     }
 
-    /// Index of the next request to take.
-    #[must_use]
-    pub const fn req_cons(&self) -> Index {
-        self.req_cons
-    }
-
-    /// Index of the next response to write, published or not.
-    #[must_use]
-    pub const fn rsp_prod_pvt(&self) -> Index {
-        self.rsp_prod
-    }
-
     /// How many requests have been taken and not yet been answered.
     #[must_use]
     pub const fn unanswered(&self) -> u32 {
         self.req_cons.distance_from(self.rsp_prod)
     }
 
-    /// All indices, for a status report. The page's are shown as they are, unchecked.
+    /// All indices, as its `Debug` shows them. The page's are as they are there, unchecked.
     #[must_use]
     pub fn snapshot(&self) -> RingSnapshot {
         let shared = |offset| self.page.load(offset, Relaxed);

@@ -70,7 +70,7 @@ pub struct FrontRing<R: FrontKind, P: Page = SharedPage> {
     kind: PhantomData<fn() -> R>,
 }
 
-// Byte offsets within the page, from the reference's section 1.
+// Byte offsets within the page, from Xen's public header io/ring.h (`DEFINE_RING_TYPES`).
 const AT_REQ_PROD: usize = 0;
 const AT_REQ_EVENT: usize = 4;
 const AT_RSP_PROD: usize = 8;

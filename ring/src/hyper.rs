@@ -58,8 +58,8 @@ pub trait Grants: Send {
 /// A set of event channels with one file descriptor that is readable while a port is pending.
 ///
 /// A port that has been reported is masked until [`unmask`](Self::unmask): events that arrive
-/// meanwhile are kept and reported after it. The protocol of a pump is therefore: learn the port
-/// from [`pending`](Self::pending), work on its ring, and unmask when the ring is empty and armed.
+/// meanwhile are kept and reported after it. A queue pair's turn is therefore: learn the port from
+/// [`pending`](Self::pending), work on its ring, and unmask when the ring is empty and armed.
 pub trait EventChannels: Send + AsFd {
     /// Binds to the frontend's port and returns ours, which is pending at once (the frontend may
     /// have sent events before anyone listened).

@@ -14,7 +14,7 @@
 //! | [`netif`] | the messages of the rings; [`netif::packet`] validates whole packets |
 //! | [`copy`] | batches of grant copies that own their memory |
 //! | [`hyper`] | what a backend needs from a hypervisor, as traits |
-//! | [`sys`] | the real hypervisor: `/dev/xen/gntdev`, `/dev/xen/evtchn` |
+//! | [`sys`] | the real hypervisor: `/dev/xen/gntdev`, `/dev/xen/gntalloc`, `/dev/xen/evtchn` |
 //! | [`error`] | [`PeerFault`] (the guest lied) and [`SysError`] (the kernel refused) |
 //!
 //! # The protocol in short

@@ -23,10 +23,24 @@ pub(crate) fn neighbourhood() -> Neighbourhood {
 
 /// As [`neighbourhood`], with another configuration.
 pub(crate) fn neighbourhood_with(configure: impl FnOnce(&mut Config)) -> Neighbourhood {
-    let world = World::with(|config| {
-        config.workers = std::num::NonZeroU16::new(1);
-        configure(config);
-    });
+    settle(World::with(|config| one_worker(config, configure)))
+}
+
+/// As [`neighbourhood`], in a world in which something is held for as long as it takes the honest guest to connect.
+pub(crate) fn neighbourhood_after<T>(hold: impl FnOnce(&World) -> T) -> Neighbourhood {
+    let world = World::with(|config| one_worker(config, |_| {}));
+    let held = hold(&world);
+    let hood = settle(world);
+    drop(held);
+    hood
+}
+
+fn one_worker(config: &mut Config, configure: impl FnOnce(&mut Config)) {
+    config.workers = std::num::NonZeroU16::new(1);
+    configure(config);
+}
+
+fn settle(world: World) -> Neighbourhood {
     let neighbour = world.guest(100, linux());
     neighbour.ping();
     Neighbourhood { world, neighbour }

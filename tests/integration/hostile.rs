@@ -5,11 +5,13 @@
 use netback::demo::guest::checksum::Checksum;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::queue::TxQueue;
+use netback::demo::sim::GuestPage;
 use netback_tests::raw::{assert_no_violation, linux, reload};
 use netback_tests::world::until;
+use xen_ring::DomId;
 use xen_ring::front::{FrontExtra, FrontTxRequest, FrontTxSlot};
 
-use crate::hood::neighbourhood;
+use crate::hood::{neighbourhood, neighbourhood_after};
 
 const MORE_DATA: u16 = 4;
 const EXTRA_INFO: u16 = 8;
@@ -293,35 +295,41 @@ fn what_is_only_dropped() {
     hood.finish_raw(&vif, netfront);
 }
 
-/// Numbers of the liar's own choosing do not reach the neighbour's pages or ports.
+/// The numbers of a neighbour's rings and ports, which mean nothing in the liar's own domain.
 #[test]
 fn numbers_of_another_guest() {
-    let hood = neighbourhood();
-    let vif = hood.world.attach(1);
-    // The neighbour's rings and ports have these very numbers; in domain 1 they are something else, or nothing.
-    let overrides = [
-        ("tx-ring-ref", "8"),
-        ("rx-ring-ref", "264"),
-        ("event-channel-tx", "1"),
-        ("event-channel-rx", "2"),
-    ];
-    let overrides = overrides
-        .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
-        .to_vec();
-    let mut netfront = hood.world.frontend(
-        &vif,
-        FrontendOptions {
-            overrides,
+    for (stolen, refused) in [
+        (["tx-ring-ref", "rx-ring-ref"], "ring"),
+        (["event-channel-tx", "event-channel-rx"], "event channel"),
+    ] {
+        let hood = neighbourhood_after(|world| {
+            // The neighbour's numbers are to be such as the liar has not.
+            let guest = world.machine.hypervisor().guest(DomId::new(100));
+            let pages = GuestPage::many(1_000).unwrap();
+            let grants: Vec<_> = pages
+                .iter()
+                .map(|page| guest.grant(page, false).unwrap())
+                .collect();
+            let ports: Vec<_> = (0..20).map(|_| guest.alloc_port().unwrap()).collect();
+            (grants, ports)
+        });
+        let neighbours = hood.neighbour.vif.frontend_dir();
+        let of_neighbour = |key: &str| {
+            let value = hood.world.toolstack().read(&format!("{neighbours}/{key}"));
+            value.unwrap().unwrap()
+        };
+        let overrides = stolen.map(|key| (key.to_owned(), Some(of_neighbour(key))));
+        let vif = hood.world.attach(1);
+        let options = FrontendOptions {
+            overrides: overrides.to_vec(),
             ..linux()
-        },
-    );
-    netfront.publish().unwrap();
-    until("it is refused or connected to its own pages", || {
-        hood.world.error(&vif).is_some() || hood.world.backend_state(&vif).as_deref() == Some("4")
-    });
-    for _ in 0..100 {
-        netfront.kick();
+        };
+        let mut netfront = hood.world.frontend(&vif, options);
+        netfront.publish().unwrap();
+        hood.assert_closed(&vif, refused);
+        for _ in 0..100 {
+            netfront.kick();
+        }
+        hood.finish_raw(&vif, netfront);
     }
-    hood.assert_unharmed();
-    hood.finish_raw(&vif, netfront);
 }

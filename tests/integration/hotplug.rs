@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use netback::config::{Config, Runner};
+use netback::control::client;
 use netback::demo::guest::netfront::Phase;
 use netback::demo::toolstack::VifSpec;
 use netback_tests::raw::linux;
@@ -29,7 +30,9 @@ fn connected_is_withheld_until_the_script_says_so() {
     // Only the exact word counts.
     for other in ["Connected", "connected ", "ok", ""] {
         world.toolstack().set_hotplug_status(&vif, other).unwrap();
-        world.toolstack().read("/local/domain/0/domid").unwrap();
+        until("the daemon has seen it", || {
+            world.vif_status(&vif).unwrap().hotplug_status.as_deref() == Some(other)
+        });
         assert_ne!(world.backend_state(&vif).as_deref(), Some("4"), "{other:?}");
     }
     assert_eq!(guest.phase(), Phase::Connecting);
@@ -267,6 +270,59 @@ fn a_restarted_daemon_does_not_run_the_script_again() {
     world.remove(guest);
     script.wait_ended(2);
     assert_eq!((script.runs("online"), script.runs("offline")), (1, 1));
+    world.finish_empty();
+}
+
+/// It would leave the tap half plugged in, and be run a second time.
+#[test]
+fn a_daemon_that_is_told_to_stop_lets_its_scripts_end() {
+    let mut world = World::with(daemon_runs_scripts);
+    // Each run ends when its gate is there.
+    let script = Script::new(
+        world.machine.dir(),
+        "vif-slow",
+        "until [ -e \"$0.$1\" ]; do sleep 0.01; done; echo ended >> \"$0.log\"",
+    );
+    let open = |command: &str| {
+        fs::write(script.path.with_added_extension(command), "").unwrap();
+    };
+    let ended = || script.log().matches("\nended\n").count();
+    let vif = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    world.plug(&vif);
+    let socket = world.machine.socket().to_owned();
+    let machine = &mut world.machine;
+    std::thread::scope(|scope| {
+        let stopped = scope.spawn(|| machine.stop_daemon().unwrap());
+        until("the daemon is stopping", || {
+            let answer = client::status(&socket).and_then(|answer| answer.status());
+            answer.expect("it has not ended yet").stopping
+        });
+        open("online");
+        stopped.join().unwrap();
+    });
+    assert_eq!((script.runs("online"), ended()), (1, 1));
+    world.restart_daemon();
+    let guest = world.boot_connected(vif, linux());
+    guest.exercise();
+    open("offline");
+    world.remove(guest);
+    until("the last run has ended", || ended() == 2);
+    assert_eq!((script.runs("online"), script.runs("offline")), (1, 1));
+    world.finish_empty();
+}
+
+/// It would be plugged in in place of the next guest's, which is to get the same name.
+#[test]
+fn a_renamed_tap_is_removed_when_its_device_has_gone_meanwhile() {
+    let mut world = World::new();
+    let vif = world.attach(1);
+    host::ip("link set vif1.0 down");
+    host::ip("link set vif1.0 name web0");
+    world.machine.stop_daemon().unwrap();
+    world.toolstack().remove_vif(&vif).unwrap();
+    assert!(hotplug::link::exists("web0").unwrap());
+    world.machine.start_daemon().unwrap();
     world.finish_empty();
 }
 

@@ -50,5 +50,6 @@ mod restart;
 mod stalls;
 /// What `netback status` tells.
 mod status;
+mod tagged;
 /// XDP headroom.
 mod xdp;

@@ -8,10 +8,13 @@ use netback::control::model::XenstoreStatus;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::services::ECHO_PORT;
 use netback::demo::probe;
+use netback::demo::toolstack::VifSpec;
 use netback::demo::{guest::netfront::Phase, pattern};
 use netback_tests::raw::linux;
 use netback_tests::world::{PATIENCE, guest_ip, until};
 use netback_tests::{TestGuest, World};
+use xenbus::ErrorCode;
+use xenbus::wire::Kind;
 
 #[test]
 fn a_connection_outlives_the_daemon() {
@@ -195,11 +198,79 @@ fn changes_missed_without_the_store_are_made_up_for() {
     reconnect_guest(&world, &staying);
     staying.exercise();
     world.remove(staying);
-    world
-        .toolstack()
-        .remove_vif(&netback::demo::toolstack::VifSpec::new(2, ""))
-        .unwrap();
+    world.toolstack().remove_vif(&VifSpec::new(2, "")).unwrap();
     world.finish_empty();
+}
+
+#[test]
+fn an_mtu_that_changes_without_the_store_is_told_when_it_is_back() {
+    let mut world = World::new();
+    let guest = world.guest_with_mtu(1, 9_000, linux());
+    lose_the_store(&world);
+    hotplug::link::set_mtu(&guest.vif.tap(), 1_500).unwrap();
+    until("the daemon has seen it", || {
+        world.vif_status(&guest.vif).unwrap().mtu == Some(1_500)
+    });
+    world.machine.xenstored().refuse(false).unwrap();
+    world.machine.reconnect_toolstack().unwrap();
+    let node = format!("{}/mtu", guest.vif.frontend_dir());
+    until("the guest is told", || {
+        world.toolstack().read(&node).unwrap().as_deref() == Some("1500")
+    });
+    reconnect_guest(&world, &guest);
+    world.finish(guest);
+}
+
+/// As in a driver domain whose quota is used up: a frontend reads the features when it sees InitWait, and never again.
+#[test]
+fn features_that_the_store_refuses_are_written_before_init_wait() {
+    let mut world = World::new();
+    let vif = refused_at_first(&mut world, (Kind::Write, ErrorCode::NoSpc), 0);
+    assert_eq!(world.backend_state(&vif).as_deref(), Some("1"));
+    world.wait_init(&vif);
+    let offered = format!("{}/feature-rx-copy", vif.backend_dir());
+    assert_eq!(
+        world.toolstack().read(&offered).unwrap().as_deref(),
+        Some("1")
+    );
+    connects_and_goes(world, vif);
+}
+
+/// The daemon's first watch is that on all devices.
+#[test]
+fn a_watch_that_the_store_refuses_is_asked_for_again() {
+    let mut world = World::new();
+    let vif = refused_at_first(&mut world, (Kind::Watch, ErrorCode::TooBig), 1);
+    connects_and_goes(world, vif);
+}
+
+/// A vif for which a new daemon's request of this kind is refused, after so many others; its status says so.
+fn refused_at_first(world: &mut World, refusal: (Kind, ErrorCode), skip: u32) -> VifSpec {
+    world.machine.stop_daemon().unwrap();
+    let vif = world.create(1);
+    let xenstored = world.machine.xenstored();
+    xenstored
+        .with(move |store| {
+            store.faults.skip = skip;
+            store.faults.refusals.push_back(refusal);
+        })
+        .unwrap();
+    world.machine.start_daemon().unwrap();
+    until("its status says so", || {
+        let reason = world.vif_status(&vif).and_then(|status| status.reason);
+        reason.is_some_and(|reason| reason.contains("xenstored refuses"))
+    });
+    vif
+}
+
+fn connects_and_goes(world: World, vif: VifSpec) {
+    world.run_script(&vif);
+    let guest = world.boot_connected(vif, linux());
+    until("nothing is refused any more", || {
+        world.vif_status(&guest.vif).unwrap().reason.is_none()
+    });
+    guest.exercise();
+    world.finish(guest);
 }
 
 /// Before it knows which devices there are, a daemon must not take taps for left over.
@@ -209,7 +280,7 @@ fn a_scan_that_fails_costs_no_tap() {
     let guest = world.guest(1, linux());
     let tap = hotplug::link::index("vif1.0").unwrap();
     world.machine.stop_daemon().unwrap();
-    let refusal = (xenbus::wire::Kind::Directory, xenbus::ErrorCode::Io);
+    let refusal = (Kind::Directory, ErrorCode::Io);
     let xenstored = world.machine.xenstored();
     xenstored
         .with(move |store| store.faults.refusals.push_back(refusal))

@@ -138,12 +138,13 @@ impl Client {
         Ok(())
     }
 
-    /// Receives what has arrived, without waiting.
+    /// Receives what has arrived, without waiting, a bounded part of it. `true` if some may be left:
+    /// the descriptor does not become readable anew for that.
     ///
     /// # Errors
     /// Only a lost connection ([`crate::is_disconnected`]). Events that came before
     /// are still in the queue.
-    pub fn poll_events(&self) -> io::Result<()> {
+    pub fn poll_events(&self) -> io::Result<bool> {
         let mut state = self.shared.state();
         state.check()?;
         let drained = self.shared.conn.drain(&mut state.session);

@@ -22,6 +22,9 @@ use crate::session::{Answer, RequestId, Session};
 /// How long xenstored may take for a reply before it is given up.
 pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(5);
 
+/// Reads of 8 KiB in one go, when nobody waits for an answer.
+const RECEIVES_PER_DRAIN: usize = 32;
+
 /// Where xenstored listens: the environment's word, the usual sockets, else the
 /// kernel's device (which is how a driver domain reaches the store).
 pub(crate) fn open() -> io::Result<OwnedFd> {
@@ -121,10 +124,15 @@ impl Conn {
         }
     }
 
-    /// Receives whatever is there.
-    pub(crate) fn drain(&self, session: &mut Session) -> Result<(), Disconnected> {
-        while self.receive(session)? {}
-        Ok(())
+    /// Receives what is there, a bounded part of it: guests that write without end bring about
+    /// watch events without end. `true` if some may be left.
+    pub(crate) fn drain(&self, session: &mut Session) -> Result<bool, Disconnected> {
+        for _ in 0..RECEIVES_PER_DRAIN {
+            if !self.receive(session)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Receives once; false when nothing is there.

@@ -98,6 +98,12 @@ impl Scanner {
         Ok(self.look_at(store, [device])?.pop())
     }
 
+    /// The daemon could not take up a device that was added: it is as if it had not been found, until
+    /// something about it changes or everything is [scanned](Self::scan).
+    pub fn leave(&mut self, device: DevicePath) {
+        self.known.remove(&device);
+    }
+
     /// A device that cannot be read (a value that is not UTF-8, say) hides none of the others: it
     /// is left alone until something about it changes.
     fn look_at(

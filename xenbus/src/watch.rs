@@ -52,7 +52,6 @@ pub struct EventQueue {
     watches: BTreeMap<String, Vec<Watch>>,
     order: VecDeque<WatchEvent>,
     pending: BTreeSet<WatchEvent>,
-    unwanted: u64,
 }
 
 impl EventQueue {
@@ -86,14 +85,13 @@ impl EventQueue {
     }
 
     /// Takes an event from xenstored. Events of watches that are not registered (an
-    /// unwatch was on its way) are dropped and counted.
+    /// unwatch was on its way) are dropped.
     pub fn push(&mut self, path: &str, token: &str) {
         let watch = self
             .watches
             .get(token)
             .and_then(|watches| watches.iter().find(|watch| covers(&watch.path, path)));
         let Some(watch) = watch else {
-            self.unwanted = self.unwanted.saturating_add(1);
             return;
         };
         let path = match watch.coalesce {
@@ -129,11 +127,6 @@ impl EventQueue {
     /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
-    }
-
-    /// How many events came for watches that nobody has.
-    pub const fn unwanted(&self) -> u64 {
-        self.unwanted
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The system calls of this crate for which neither std nor nix has a safe form: ioctls of /dev/net/tun and of
-//! sockets, options and addresses of packet sockets, scheduling policies, and pidfd_open.
+//! sockets, options and addresses of packet sockets, bpf, io_uring, scheduling policies, and pidfd_open.
 //!
 //! Each function here is safe to call with any argument; it checks what its `unsafe` block relies on.
 #![allow(

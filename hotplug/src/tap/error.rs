@@ -7,7 +7,7 @@ use std::io;
 /// Why a tap could not be made, changed or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
-    /// The name is none.
+    /// Not a valid interface name.
     #[error("cannot make a tap: {0}")]
     BadName(#[source] io::Error),
     /// /dev/net/tun is missing.
@@ -55,6 +55,19 @@ impl TapError {
             Self::Permission { source, .. } | Self::System { source, .. } => Some(source),
             Self::Busy(_) | Self::NotOurs(_) | Self::OneQueue => None,
         }
+    }
+
+    /// Whether the kernel does not know what was asked of it, being older than that.
+    #[must_use]
+    pub fn is_unknown_to_the_kernel(&self) -> bool {
+        let error = self.io().and_then(io::Error::raw_os_error);
+        matches!(error, Some(libc::ENOTTY | libc::EINVAL))
+    }
+
+    /// As [`is_gone`], of what is behind this error.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.io().is_some_and(is_gone)
     }
 
     pub(super) fn of(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

@@ -19,6 +19,8 @@ use crate::sys::uring::Ring;
 pub struct TapWriter {
     /// `None` where io_uring is not to be had, and after it failed: then each frame takes a call.
     ring: Option<Ring>,
+    /// Why it was not to be had.
+    refusal: Option<io::Error>,
     /// `None` where the thread may not keep the processor, or has no need to ask.
     processor: Option<Processor>,
 }
@@ -39,8 +41,13 @@ impl TapWriter {
     /// (`kernel.io_uring_disabled`, a seccomp filter, an old kernel), each frame takes a call.
     #[must_use]
     pub fn new(burst: u32) -> Self {
+        let (ring, refusal) = match Ring::new(burst) {
+            Ok(ring) => (Some(ring), None),
+            Err(error) => (None, Some(error)),
+        };
         Self {
-            ring: Ring::new(burst).ok(),
+            ring,
+            refusal,
             processor: None,
         }
     }
@@ -50,6 +57,7 @@ impl TapWriter {
     pub const fn one_by_one() -> Self {
         Self {
             ring: None,
+            refusal: None,
             processor: None,
         }
     }
@@ -65,10 +73,10 @@ impl TapWriter {
         Ok(())
     }
 
-    /// Whether a burst takes one call.
+    /// Why a burst does not take one call, if that is so from the beginning.
     #[must_use]
-    pub const fn is_batched(&self) -> bool {
-        self.ring.is_some()
+    pub const fn refusal(&self) -> Option<&io::Error> {
+        self.refusal.as_ref()
     }
 
     /// Writes frames, each behind its header, in order, and tells for each by its position how that ended, as

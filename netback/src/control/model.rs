@@ -23,6 +23,11 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Its connection to xenstored.
     pub xenstore: XenstoreStatus,
+    /// It was told to stop, and waits for vif scripts that it runs to end.
+    pub stopping: bool,
+    /// Mapped or granted pages that could not be given back since it started: anything but 0 is a bug, here or in
+    /// the kernel, and memory that stays taken until the daemon ends.
+    pub failed_unmaps: u64,
     /// Every network device it knows, by domain and handle.
     pub vifs: Vec<VifStatus>,
 }
@@ -54,7 +59,7 @@ pub struct VifStatus {
     pub uuid: Option<String>,
     /// The guest's address.
     pub mac: Option<String>,
-    /// Where the device is in its life, e.g. `Connected`.
+    /// Where the device is in its life, e.g. `connected`.
     pub state: String,
     /// Why it is not Connected, or what went wrong.
     pub reason: Option<String>,
@@ -156,7 +161,8 @@ pub struct DirectionStatus {
     /// Packets that did not, by reason.
     pub drops: BTreeMap<String, u64>,
     /// Failures that are not a packet's drop, by kind: "stall" is how often the guest has stopped
-    /// to take what came for it.
+    /// to take what came for it, "repaired-checksum" how many frames to be segmented came without
+    /// a blank checksum.
     pub errors: BTreeMap<String, u64>,
 }
 

@@ -69,13 +69,25 @@ fn head(status: &Status) -> String {
     } else {
         "workers"
     };
-    format!(
+    let mut out = format!(
         "netback {} in domain {}: up {}, {} {workers}, {xenstore}\n",
         printable(&status.version, 20),
         status.domid,
         units::seconds(status.uptime_seconds),
         status.workers
-    )
+    );
+    if status.stopping {
+        out.push_str("It was told to stop, and waits for vif scripts to end.\n");
+    }
+    if status.failed_unmaps > 0 {
+        // Writing into a String cannot fail.
+        let _infallible = writeln!(
+            out,
+            "{} pages of guests could not be given back, which is a bug: please report it; a restart frees them.",
+            status.failed_unmaps
+        );
+    }
+    out
 }
 
 /// The vif's line, and one for each queue pair where several have been in use.

@@ -69,6 +69,8 @@ fn sample() -> Status {
         workers: 2,
         uptime_seconds: 7500,
         xenstore: XenstoreStatus::Connected,
+        stopping: false,
+        failed_unmaps: 0,
         vifs: vec![connected, waiting, hostile],
     }
 }

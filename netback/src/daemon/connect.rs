@@ -95,9 +95,10 @@ impl Vif {
         let tap = self.tap.as_ref().ok_or("the device has no tap")?;
         tap.set_offload(tap_offload(&negotiated))
             .map_err(|error| error.to_string())?;
-        if let Err(error) = tap.set_steering(None) {
+        match tap.set_steering(None) {
             // Linux before 4.16 has no steering, so there is none from a former connection.
-            tracing::debug!(vif = %self.name(), %error, "the tap has no steering");
+            Err(error) if error.is_unknown_to_the_kernel() => {}
+            cleared => cleared.map_err(|error| error.to_string())?,
         }
         let further: Vec<Tap> = (1..count)
             .map(|_| tap.attach_queue())

@@ -23,10 +23,11 @@ impl Daemon {
     /// guest that writes without end must not keep the thread from everything else. `true` if
     /// some may be left.
     pub(super) fn store_events(&mut self) -> bool {
+        self.read_store();
         for _ in 0..WATCH_EVENTS_PER_ROUND {
             self.finish_forgetting();
             let Some(event) = self.host.store.client().and_then(Client::next_event) else {
-                return false;
+                return self.unread;
             };
             if event.token == ROOT_TOKEN {
                 let scanner = &mut self.scanner;
@@ -40,6 +41,18 @@ impl Daemon {
         true
     }
 
+    /// Takes in what the store has sent. It tells of that once, so whatever is left is remembered.
+    fn read_store(&mut self) {
+        if !std::mem::take(&mut self.unread) {
+            return;
+        }
+        match self.host.store.client().map(Client::poll_events) {
+            Some(Ok(more)) => self.unread = more,
+            Some(Err(error)) => self.host.store.lost(&error),
+            None => {}
+        }
+    }
+
     /// Takes up all devices that are there and drops those that are gone. After the first time
     /// that this succeeds, taps that belong to none of them are removed.
     pub(super) fn scan(&mut self) {
@@ -50,10 +63,12 @@ impl Daemon {
             return;
         };
         if !std::mem::replace(&mut self.orphans_removed, true) {
-            // An answer that is none, and a directory that cannot be read, leave the tap alone.
+            // An answer that is none, and a directory that cannot be read, leave the tap alone. One
+            // that waits for the toolstack to remove it has no use for a tap.
             orphans::remove(|path| {
                 !self.vifs.contains_key(&path)
-                    && matches!(device::optional(client, &path.key(Key::State)), Ok(None))
+                    && device::probe(client, path)
+                        .is_ok_and(|found| found.is_none_or(|found| found.retired))
             });
         }
     }
@@ -76,7 +91,9 @@ impl Daemon {
         match change {
             Change::Added(probe) => {
                 let path = probe.device;
-                let vif = Vif::new(&probe, &mut self.host);
+                let Some(vif) = Vif::new(&probe, &mut self.host) else {
+                    return self.scanner.leave(path);
+                };
                 tracing::debug!(%path, "device found");
                 self.vifs.insert(path, vif);
                 self.feed(path, probe.event());

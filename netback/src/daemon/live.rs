@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use hotplug::monitor::Changed;
-use xenbus::backend::{Event, Phase};
+use xenbus::backend::Event;
 use xenbus::{Ahead, XenbusState, device};
 
 use super::connect::tap_offload;
@@ -107,14 +107,7 @@ impl Vif {
 
     /// The cable was pulled out or put in.
     fn show_cable(&mut self, host: &mut Host) {
-        // While the rings are being mapped nobody is at the other end yet, and when they are given
-        // back not any more.
-        if matches!(
-            self.machine.phase(),
-            Phase::AwaitHotplug | Phase::Connected | Phase::Reconfigured
-        ) {
-            self.carrier(true);
-        }
+        self.refresh_carrier();
         self.publish_carrier(host);
         if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
             let cut = self.is_cut();
@@ -201,29 +194,34 @@ impl Vif {
                 return;
             }
         };
-        let Some(before) = self.tap_link.replace(link) else {
-            return;
-        };
+        self.tap_link = Some(link);
         self.publish_carrier(host);
-        if link.mtu != before.mtu {
-            if let Some(connection) = &self.connection {
-                connection.live.set_mtu(link.mtu);
-            }
-            self.publish_mtu(link.mtu, host);
+        if let Some(connection) = &self.connection {
+            connection.live.set_mtu(link.mtu);
         }
+        self.publish_mtu(host);
     }
 
     /// The script that sets the tap's MTU tells the guest of it too (libxl's vif-bridge does), but
     /// nobody does when it is changed later.
-    fn publish_mtu(&mut self, mtu: u32, host: &mut Host) {
-        let Some(frontend) = self.frontend else {
+    pub(super) fn publish_mtu(&mut self, host: &mut Host) {
+        let (Some(frontend), Some(link)) = (self.frontend, self.tap_link) else {
             return;
         };
-        let text = mtu.to_string();
-        host.store
+        let (mtu, text) = (link.mtu, link.mtu.to_string());
+        if self.mtu_told == Some(mtu) {
+            return;
+        }
+        let done = host
+            .store
             .ask(self.path, "write the frontend's mtu", |client| {
                 device::follow_mtu(client, frontend, &text)
             });
+        self.again_unless(done.is_some(), host);
+        if done.is_none() {
+            return;
+        }
+        self.mtu_told = Some(mtu);
         if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
             tracing::info!(vif = %self.name(), domid = %self.path.dom, mtu, suppressed = if_any(suppressed), "the tap's MTU has changed");
         }

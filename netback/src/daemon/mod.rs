@@ -82,6 +82,8 @@ pub struct Daemon {
     /// Forgotten here, but not yet by the scanner: that takes a look at the store.
     to_forget: Vec<DevicePath>,
     orphans_removed: bool,
+    /// The store has sent something that has not been taken in.
+    unread: bool,
     domid: DomId,
     started: Instant,
     stop: Stopper,
@@ -114,6 +116,15 @@ pub enum DaemonError {
     /// The event loop.
     #[error("the event loop failed: {0}")]
     Loop(#[source] io::Error),
+    /// A worker has ended, and with it the service of its vifs. A daemon that is started anew takes
+    /// up all of them.
+    #[error("worker {number} has ended: {source}")]
+    Worker {
+        /// As in its thread's name.
+        number: usize,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Daemon {
@@ -161,6 +172,7 @@ impl Daemon {
             vifs: BTreeMap::new(),
             to_forget: Vec::new(),
             orphans_removed: false,
+            unread: false,
             domid,
             started: Instant::now(),
             stop,
@@ -182,7 +194,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// [`DaemonError::Loop`], which no guest and no toolstack can bring about.
+    /// [`DaemonError::Loop`] or [`DaemonError::Worker`], which no guest and no toolstack can bring about.
     pub fn run(mut self, ready: impl FnOnce()) -> Result<(), DaemonError> {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -194,7 +206,7 @@ impl Daemon {
         ready();
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         let mut more = self.store_events();
-        while !self.stop.is_stopped() {
+        while !self.is_over() {
             let timeout = if more {
                 Some(Duration::ZERO)
             } else {
@@ -207,16 +219,23 @@ impl Daemon {
                 _ => {}
             }
             for event in &events {
-                self.woken(event.token());
+                self.woken(event.token())?;
             }
             self.due(Instant::now());
-            more = self.store_events();
+            more = !self.stop.is_stopped() && self.store_events();
         }
         tracing::info!(
             vifs = self.vifs.len(),
             "netback stops; guests and taps stay as they are"
         );
         Ok(())
+    }
+
+    /// Whether it was told to stop, and no script runs that has yet to end: within its time limit. One
+    /// that is cut off leaves a tap half plugged in, and the next daemon does not know. What the
+    /// store tells meanwhile is for the next one, so no further script starts.
+    fn is_over(&self) -> bool {
+        self.stop.is_stopped() && !self.vifs.values().any(Vif::runs_a_script)
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
@@ -228,12 +247,12 @@ impl Daemon {
         at.chain(self.host.timers.timeout(now)).min()
     }
 
-    fn woken(&mut self, token: Token) {
+    fn woken(&mut self, token: Token) -> Result<(), DaemonError> {
         match token {
-            STORE => self.store_readable(),
+            STORE => self.unread = true,
             WAKER => {
-                while let Some(report) = self.host.workers.report() {
-                    self.reported(report);
+                for report in self.host.workers.reports() {
+                    self.reported(report)?;
                 }
             }
             LINKS => self.links_changed(),
@@ -244,9 +263,10 @@ impl Daemon {
                     host,
                     domid,
                     started,
+                    stop,
                     ..
                 } = self;
-                let mut status = || status::status(vifs, host, *domid, *started);
+                let mut status = || status::status(vifs, host, *domid, *started, stop.is_stopped());
                 control.ready(token, Instant::now(), &mut status);
             }
             Token(FIRST_SCRIPT..) => {
@@ -256,14 +276,7 @@ impl Daemon {
             }
             Token(_) => {}
         }
-    }
-
-    fn store_readable(&mut self) {
-        if let Some(client) = self.host.store.client()
-            && let Err(error) = client.poll_events()
-        {
-            self.host.store.lost(&error);
-        }
+        Ok(())
     }
 
     /// Somebody has changed network interfaces: taps, perhaps.
@@ -311,12 +324,23 @@ impl Daemon {
         }
     }
 
-    fn reported(&mut self, Report { queue, what }: Report) {
-        self.with_vif(queue.device, |vif, host| {
-            if let Some(event) = vif.reported(queue, what, host) {
-                vif.feed(event, host);
+    fn reported(&mut self, report: Report) -> Result<(), DaemonError> {
+        match report {
+            Report::Queue { queue, what } => self.with_vif(queue.device, |vif, host| {
+                if let Some(event) = vif.reported(queue, what, host) {
+                    vif.feed(event, host);
+                }
+            }),
+            Report::Ended { worker, why } => {
+                return Err(DaemonError::Worker {
+                    number: worker.number(),
+                    source: why
+                        .err()
+                        .unwrap_or_else(|| io::Error::other("it was told to stop")),
+                });
             }
-        });
+        }
+        Ok(())
     }
 
     fn script_ready(&mut self, path: DevicePath) {
@@ -371,3 +395,6 @@ impl Stopper {
         self.stop.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests;

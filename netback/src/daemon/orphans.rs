@@ -3,58 +3,59 @@
 //!
 //! Taps are persistent, so that a daemon can die and its guests' bridges stay as they are. A
 //! device that the toolstack removes in the meantime has nobody to remove its tap; the next
-//! daemon does so here, once, when it has taken up the devices that are still there.
+//! daemon does so here, once, when it has taken up the devices that are still there. A tap bears
+//! its device's path as its alias, since a script may have given it another name (`vifname=`): one
+//! that stays behind under that name would be plugged in in place of the next guest's.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::path::Path;
-
+use hotplug::link::{self, Description};
 use hotplug::{MacAddr, Tap, TapError, TapOptions};
-use xenbus::path::decimal;
+use xenbus::path::{Subject, decimal};
 use xenbus::{DevicePath, DomId};
 
-/// Where the kernel lists network interfaces.
-const INTERFACES: &str = "/sys/class/net";
+/// How the alias of a tap of ours begins; the device's path follows.
+const ALIAS: &str = "netback ";
+
+/// The alias of a device's tap.
+pub(super) fn alias(device: DevicePath) -> String {
+    format!("{ALIAS}{}", device.dir())
+}
 
 /// Removes the taps that a former daemon left and whose device `is_gone`.
 pub(super) fn remove(is_gone: impl Fn(DevicePath) -> bool) {
-    let devices = match candidates(Path::new(INTERFACES)) {
-        Ok(devices) => devices,
+    let interfaces = match link::all() {
+        Ok(interfaces) => interfaces,
         Err(error) => {
             tracing::warn!(%error, "cannot look for taps that were left behind");
             return;
         }
     };
-    for device in devices.into_iter().filter(|device| is_gone(*device)) {
-        let vif = format!("vif{}.{}", device.dom, device.handle);
-        match remove_one(&vif) {
-            Ok(true) => tracing::info!(%vif, "removed the tap of a device that is gone"),
+    for interface in interfaces {
+        let Some(device) = owner(&interface).filter(|device| is_gone(*device)) else {
+            continue;
+        };
+        let tap = interface.name;
+        match remove_one(&tap) {
+            Ok(true) => tracing::info!(%tap, %device, "removed the tap of a device that is gone"),
             Ok(false) => {}
-            Err(error) => tracing::warn!(%vif, %error, "a tap of a device that is gone stays"),
+            Err(error) => {
+                tracing::warn!(%tap, %device, %error, "a tap of a device that is gone stays")
+            }
         }
     }
 }
 
-/// Taps with a name and an address that a backend gives. Only taps have the attribute
-/// `tun_flags`.
-fn candidates(interfaces: &Path) -> io::Result<BTreeSet<DevicePath>> {
-    let mut devices = BTreeSet::new();
-    for entry in fs::read_dir(interfaces)? {
-        let entry = entry?;
-        if let Some(device) = entry.file_name().to_str().and_then(device)
-            && entry.path().join("tun_flags").exists()
-            && has_backend_address(&entry.path())
-        {
-            devices.insert(device);
-        }
+/// The device whose tap this is: by its alias, or its name if it has none, and a backend's address.
+fn owner(interface: &Description) -> Option<DevicePath> {
+    let is_ours = interface.is_tun && interface.address == Some(MacAddr::BACKEND);
+    let alias = interface.alias.as_deref();
+    match alias
+        .and_then(|alias| alias.strip_prefix(ALIAS))
+        .map(Subject::of)
+    {
+        _ if !is_ours => None,
+        Some(Subject::Device(device)) => Some(device),
+        _ => device(&interface.name),
     }
-    Ok(devices)
-}
-
-fn has_backend_address(interface: &Path) -> bool {
-    fs::read_to_string(interface.join("address"))
-        .is_ok_and(|text| text.trim().parse() == Ok(MacAddr::BACKEND))
 }
 
 /// The device whose tap has this name, if it is `vif<domid>.<handle>`.
@@ -97,22 +98,50 @@ mod tests {
 
     #[test]
     fn only_taps_with_a_backends_address() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, is_tap, address) in [
-            ("vif1.0", false, "fe:ff:ff:ff:ff:ff"),
-            ("vif2.0", true, "fe:ff:ff:ff:ff:ff"),
-            ("vif3.0", true, "00:16:3e:00:00:01"),
-            ("eth0", true, "fe:ff:ff:ff:ff:ff"),
+        let backend = MacAddr::BACKEND;
+        let guest: MacAddr = "00:16:3e:00:00:01".parse().unwrap();
+        for (name, is_tun, address, alias, expected) in [
+            ("vif1.0", false, backend, None, None),
+            ("vif2.0", true, backend, None, Some("vif2.0")),
+            ("vif3.0", true, guest, None, None),
+            (
+                "vif4.0",
+                true,
+                backend,
+                Some("of an older one"),
+                Some("vif4.0"),
+            ),
+            ("eth0", true, backend, Some("uplink"), None),
+            (
+                "web0",
+                true,
+                backend,
+                Some("netback backend/vif/4/1"),
+                Some("vif4.1"),
+            ),
+            (
+                "web1",
+                true,
+                backend,
+                Some("netback backend/vif/4/1/state"),
+                None,
+            ),
+            (
+                "web2",
+                false,
+                backend,
+                Some("netback backend/vif/4/1"),
+                None,
+            ),
         ] {
-            let interface = dir.path().join(name);
-            fs::create_dir(&interface).unwrap();
-            fs::write(interface.join("address"), format!("{address}\n")).unwrap();
-            if is_tap {
-                fs::write(interface.join("tun_flags"), "0x5002").unwrap();
-            }
+            let interface = Description {
+                name: name.to_owned(),
+                alias: alias.map(str::to_owned),
+                address: Some(address),
+                is_tun,
+            };
+            assert_eq!(owner(&interface), expected.and_then(device), "{name}");
         }
-        let vif2 = device("vif2.0").unwrap();
-        assert_eq!(candidates(dir.path()).unwrap(), BTreeSet::from([vif2]));
-        assert!(candidates(&dir.path().join("none")).is_err());
+        assert_eq!(alias(device("vif4.1").unwrap()), "netback backend/vif/4/1");
     }
 }

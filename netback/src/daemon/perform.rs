@@ -12,6 +12,7 @@ use xenbus::{XenbusState, device};
 
 use super::host::Host;
 use super::live::CARRIER;
+use super::orphans;
 use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
 use super::vif::Vif;
@@ -43,7 +44,8 @@ impl Vif {
                     device::write_keys(c, path, &keys)
                 });
                 self.carrier_told = done.map(|_| carrier);
-                self.again_unless(done.is_some(), host);
+                self.advertised = done.is_some();
+                self.again_unless(self.advertised, host);
                 None
             }
             Action::CreateNetif => Some(self.create_netif(host)),
@@ -92,9 +94,13 @@ impl Vif {
         }
     }
 
-    /// Writes what our own state ought to be.
+    /// Writes what our own state ought to be. A frontend reads the features when it sees InitWait, and
+    /// never again, so that waits until they are there.
     pub(super) fn write_state(&mut self, host: &mut Host) {
         let (path, state) = (self.path, self.own_state);
+        if state == XenbusState::InitWait && !self.advertised {
+            return;
+        }
         let done = host.store.ask(path, "write the state", |c| {
             device::set_state(c, path, state)
         });
@@ -164,6 +170,7 @@ impl Vif {
                 watch_frontend(c, path, frontend)
             })
             .is_some();
+        self.again_unless(self.frontend_watched, host);
         None
     }
 
@@ -172,6 +179,7 @@ impl Vif {
         let options = TapOptions {
             txqueuelen: host.config.tap.txqueuelen,
             mac: MacAddr::BACKEND,
+            alias: Some(orphans::alias(self.path)),
             persist: true,
             multi_queue: self.queue_limit(host) > 1,
             ..TapOptions::default()
@@ -182,7 +190,11 @@ impl Vif {
                     tracing::warn!(vif = %name, "the tap that the former backend used is not here; a new one is made, and nothing plugs it in: detach and attach the vif, or run its script");
                 }
                 tracing::debug!(vif = %name, created = tap.created(), "tap ready");
-                self.tap_link = tap.link().ok();
+                self.tap_link = tap
+                    .link()
+                    .inspect_err(|error| tracing::error!(vif = %name, %error, "the new tap cannot be asked for its state"))
+                    .ok();
+                self.mtu_told = self.tap_link.map(|link| link.mtu);
                 self.tap = Some(tap);
                 // As with any network card, no carrier until somebody is at the other end. A guest
                 // that a former backend left connected most likely is.
@@ -219,14 +231,26 @@ impl Vif {
     }
 
     /// Shows the host whether there is somebody at the other end: a guest that takes what comes for
-    /// it, with its cable in.
-    /// Linux before 5.0 has no way to say so for a tap, and does without.
+    /// it, with its cable in. Linux before 5.0 has no way to say so for a tap, and does without.
     pub(super) fn carrier(&self, carrier: bool) {
         let carrier = carrier && !self.is_shown_cut() && !self.is_stalled();
         if let Some(tap) = &self.tap
             && let Err(error) = tap.set_carrier(carrier)
+            && !error.is_unknown_to_the_kernel()
+            && !error.is_gone()
         {
-            tracing::debug!(vif = %self.name(), %error, "the tap's carrier cannot be set");
+            tracing::error!(vif = %self.name(), %error, "the tap's carrier cannot be set");
+        }
+    }
+
+    /// Shows it anew after what it depends on has changed. While the rings are being mapped nobody is
+    /// at the other end yet, and when they are given back not any more.
+    pub(super) fn refresh_carrier(&self) {
+        if matches!(
+            self.machine.phase(),
+            Phase::AwaitHotplug | Phase::Connected | Phase::Reconfigured
+        ) {
+            self.carrier(true);
         }
     }
 
@@ -275,6 +299,7 @@ impl Vif {
         self.follow_rate(host);
         self.carrier_told = None;
         self.publish_carrier(host);
+        self.publish_mtu(host);
         // The toolstack's 5 is not to be written over.
         if !closing {
             if self.own_state == XenbusState::InitWait {

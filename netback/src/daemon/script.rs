@@ -93,6 +93,11 @@ impl Vif {
         }
     }
 
+    /// A script of this device has not ended.
+    pub(super) fn runs_a_script(&self) -> bool {
+        matches!(self.script, Script::Online { .. } | Script::Offline(_))
+    }
+
     /// Runs `offline` if `online` was run here. `Some` if there is nothing to wait for.
     pub(super) fn run_offline(&mut self, host: &mut Host) -> Option<Event> {
         match &mut self.script {
@@ -195,8 +200,11 @@ impl Vif {
 fn watch(run: &ScriptRun, path: DevicePath, host: &mut Host) -> io::Result<Token> {
     let token = host.new_script(path);
     let fd = run.as_fd().as_raw_fd();
-    host.registry
-        .register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+    let watched = (host.registry).register(&mut SourceFd(&fd), token, Interest::READABLE);
+    if let Err(error) = watched {
+        host.drop_script(token);
+        return Err(error);
+    }
     if let Some(deadline) = run.deadline() {
         host.set_timer(deadline, Due::Script(path));
     }

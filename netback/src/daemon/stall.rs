@@ -7,8 +7,6 @@
 
 use std::time::Instant;
 
-use xenbus::backend::Phase;
-
 use super::connection::Connection;
 use super::vif::Vif;
 use crate::logging::if_any;
@@ -19,13 +17,7 @@ pub(super) const STALLED: &str = "the guest has posted too few receive buffers f
 impl Vif {
     /// The guest of the present connection has stalled, or goes on.
     pub(super) fn follow_stall(&mut self, stalled: bool) {
-        // Without rings there is no carrier in any case.
-        if matches!(
-            self.machine.phase(),
-            Phase::AwaitHotplug | Phase::Connected | Phase::Reconfigured
-        ) {
-            self.carrier(true);
-        }
+        self.refresh_carrier();
         // A guest can stall and go on as often as it likes.
         let Some(suppressed) = self.log_limit.allow(Instant::now()) else {
             return;

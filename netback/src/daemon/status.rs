@@ -18,11 +18,15 @@ use crate::vif::control::hash::HashType;
 use crate::vif::{DirectionCounters, QueueCounters, Rate};
 use crate::worker::WorkerId;
 
+/// Said of a vif until what was refused is done.
+const STORE_REFUSES: &str = "xenstored refuses what netback asks for (the log says what; a driver domain has quotas for nodes and watches): it is tried again every few seconds";
+
 pub(super) fn status(
     vifs: &BTreeMap<DevicePath, Vif>,
     host: &Host,
     domid: DomId,
     started: Instant,
+    stopping: bool,
 ) -> Status {
     let xenstore = match host.store.client() {
         Some(_) => XenstoreStatus::Connected,
@@ -34,6 +38,8 @@ pub(super) fn status(
         workers: host.workers.count(),
         uptime_seconds: started.elapsed().as_secs(),
         xenstore,
+        stopping,
+        failed_unmaps: xen_ring::failed_unmaps(),
         vifs: vifs.values().map(vif_status).collect(),
     }
 }
@@ -79,9 +85,10 @@ fn vif_status(vif: &Vif) -> VifStatus {
 
 /// The last error, or else what the device waits for, or what ails the guest.
 fn reason(vif: &Vif) -> Option<String> {
+    let refused = vif.resync_due.then_some(STORE_REFUSES);
     let waits = vif.machine.phase().reason();
     let stalled = vif.is_stalled().then_some(stall::STALLED);
-    let reason = vif.machine.error().or(waits).or(stalled);
+    let reason = vif.machine.error().or(refused).or(waits).or(stalled);
     reason.map(str::to_owned)
 }
 
@@ -132,10 +139,14 @@ fn direction(counters: &DirectionCounters) -> DirectionStatus {
             .drops()
             .map(|(reason, n)| (reason.name().to_owned(), n))
             .collect(),
-        errors: match counters.stalls() {
-            0 => BTreeMap::new(),
-            stalls => [("stall".to_owned(), stalls)].into(),
-        },
+        errors: [
+            ("stall", counters.stalls()),
+            ("repaired-checksum", counters.repairs()),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| (kind.to_owned(), count))
+        .collect(),
         // The limit is for all queues.
         ..DirectionStatus::default()
     }

@@ -2,11 +2,12 @@
 //! One device as the control thread holds it: the state machine, what was read about it, and
 //! what it owns (tap, connection, running script).
 //!
-//! [`Vif::feed`] is the only way in: it hands an event to the machine, carries out the actions
-//! that the machine answers with ([`perform`](super::perform)), and feeds what they bring about
-//! until there is nothing left to do.
+//! [`Vif::feed`] is the only way to the machine: it hands it an event, carries out the actions that
+//! the machine answers with ([`perform`](super::perform)), and feeds what they bring about until
+//! there is nothing left to do.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,11 +44,15 @@ pub(super) struct Vif {
     pub(super) tap_link: Option<Link>,
     /// What our node `carrier` says, as far as is known.
     pub(super) carrier_told: Option<&'static str>,
+    /// The tap's MTU that the guest knows of: the toolstack and the script have told it of the first.
+    pub(super) mtu_told: Option<u32>,
     pub(super) connection: Option<Connection>,
     /// By queue pair, over all connections of the device's life.
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) limits: VifLimits,
     pub(super) script: Script,
+    /// The features have been written since the state was last Initialising or Closed.
+    pub(super) advertised: bool,
     pub(super) frontend_watched: bool,
     pub(super) forgotten: bool,
     /// A timer for [`Vif::still_waiting`] is set.
@@ -93,12 +98,13 @@ const OWN: [&str; 6] = [
 const UNSERVED: [&str; 2] = ["vlan", "forwarddev"];
 
 impl Vif {
-    pub(super) fn new(probe: &Probe, host: &mut Host) -> Self {
+    /// `None` if the device cannot be read: it has to be found anew.
+    pub(super) fn new(probe: &Probe, host: &mut Host) -> Option<Self> {
         let path = probe.device;
         let own_state = probe.own_state.clone().unwrap_or(XenbusState::Unknown);
-        let facts = host.store.ask(path, "read the device", |client| {
-            Ok(Facts::read(client, path))
-        });
+        let facts = host
+            .store
+            .ask(path, "read the device", |client| Facts::read(client, path))?;
         let mut vif = Self {
             path,
             machine: Device::new(),
@@ -106,14 +112,16 @@ impl Vif {
             handle: probe.handle.clone().ok().flatten().unwrap_or(path.handle),
             adopted: own_state != XenbusState::Initialising,
             frontend: probe.frontend.clone().ok(),
-            facts: facts.unwrap_or_default(),
+            facts,
             tap: None,
             tap_link: None,
             carrier_told: None,
+            mtu_told: None,
             connection: None,
             counters: Vec::new(),
             limits: VifLimits::new(&host.config),
             script: Script::default(),
+            advertised: false,
             frontend_watched: false,
             forgotten: false,
             wait_noticed: false,
@@ -126,7 +134,7 @@ impl Vif {
             tracing::warn!(vif = %vif.name(), domid = %path.dom, key, ?value, "the vif line asks for what netback does not do yet");
         }
         vif.follow_rate(host);
-        vif
+        Some(vif)
     }
 
     /// Hands `event` to the machine and does what follows from it.
@@ -240,34 +248,46 @@ impl Vif {
 }
 
 impl Facts {
-    /// Nothing depends on these, so what cannot be read is absent.
-    fn read(client: &Client, path: DevicePath) -> Self {
+    /// # Errors
+    ///
+    /// What the device's own directory says cannot be read, or the store is gone.
+    fn read(client: &Client, path: DevicePath) -> io::Result<Self> {
         let domain = format!("/local/domain/{}", path.dom);
         let (vm, name) = (format!("{domain}/vm"), format!("{domain}/name"));
         let own = OWN.iter().chain(&UNSERVED).map(|key| path.node(key));
         let ahead = Ahead::new(client, own.chain([vm.clone(), name.clone()]).collect());
-        let read = |node: &str| ahead.optional(node).ok().flatten().map(String::from);
+        let read = |node: &str| Ok(ahead.optional(node)?.map(String::from));
         let own = |key: &str| read(&path.node(key));
-        Self {
-            guest: read(&name),
-            uuid: read(&vm).and_then(|vm| vm.rsplit('/').next().map(str::to_owned)),
-            vcpus: vcpus(client, &domain),
-            mac: own("mac"),
-            script: own("script"),
-            bridge: own("bridge"),
-            vifname: own("vifname"),
-            gatewaydev: own("gatewaydev"),
-            hotplug_status: own("hotplug-status"),
-            unserved: UNSERVED
-                .iter()
-                .filter_map(|key| Some((*key, own(key)?)))
-                .collect(),
+        let mut unserved = Vec::new();
+        for key in UNSERVED {
+            unserved.extend(own(key)?.map(|value| (key, value)));
         }
+        Ok(Self {
+            guest: if_visible(read(&name))?,
+            uuid: if_visible(read(&vm))?.and_then(|vm| vm.rsplit('/').next().map(str::to_owned)),
+            vcpus: if_visible(vcpus(client, &domain))?,
+            mac: own("mac")?,
+            script: own("script")?,
+            bridge: own("bridge")?,
+            vifname: own("vifname")?,
+            gatewaydev: own("gatewaydev")?,
+            hotplug_status: own("hotplug-status")?,
+            unserved,
+        })
+    }
+}
+
+/// A driver domain may not be allowed to see what is written about a guest outside of its own
+/// directory, and does without.
+fn if_visible<T>(read: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if !xenbus::is_disconnected(&error) => Ok(None),
+        other => other,
     }
 }
 
 /// libxl makes a directory for each vCPU that the guest can have.
-fn vcpus(client: &Client, domain: &str) -> Option<u16> {
-    let cpus = client.directory(&format!("{domain}/cpu")).ok()?;
-    u16::try_from(cpus.len()).ok().filter(|count| *count > 0)
+fn vcpus(client: &Client, domain: &str) -> io::Result<Option<u16>> {
+    let cpus = client.directory(&format!("{domain}/cpu"))?;
+    Ok(u16::try_from(cpus.len()).ok().filter(|count| *count > 0))
 }

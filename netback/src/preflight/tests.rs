@@ -109,7 +109,9 @@ fn the_kernel_driver() {
     let refused = refusal(&host);
     assert!(refused.contains("`modprobe -r xen-netback`"), "{refused}");
     assert!(
-        refused.contains("`blacklist xen-netback` in /etc/modprobe.d/netback.conf"),
+        refused.contains(
+            "`blacklist xen-netback` and `install xen-netback /bin/true` in /etc/modprobe.d/netback.conf"
+        ),
         "{refused}"
     );
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A token bucket without tokens: it keeps the one moment at which the credit is nothing.
+//! A token bucket without tokens: it keeps the one moment at which the credit is nothing. GCRA (the
+//! generic cell rate algorithm) calls that moment, `zero_at`, the theoretical arrival time; here it
+//! stands earlier by the burst.
 //!
 //! Before that moment there is debt, after it credit that grows with time, up to a burst. One
 //! atomic word holds it, so all queues of a vif share one bucket on whatever workers they live,

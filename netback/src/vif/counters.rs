@@ -122,8 +122,8 @@ pub enum DropReason {
     NoBuffers,
     /// rx: the guest has stalled.
     Stalled,
-    /// rx: the frame is to be segmented, and the frontend cannot take it so: it did not ask for
-    /// it, or the frame has a VLAN tag.
+    /// rx: the frame is to be segmented, the frontend cannot take it so, and it cannot be cut here: it
+    /// is not TCP, or stands for too many.
     UnwantedSegments,
     /// rx: a multicast frame to an address that is not in the guest's list.
     NotInMulticastList,

@@ -27,6 +27,7 @@ use super::bucket::{Bucket, Meter};
 use super::control::hash::Hasher;
 use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
+use super::cut::Cut;
 use super::fault::Fault;
 use super::headroom::Headroom;
 use super::live::Live;
@@ -54,6 +55,8 @@ pub(super) struct GuestRx {
     headroom: Headroom,
     /// A frame behind its header that waits for buffers; empty if there is none.
     held: Vec<u8>,
+    /// A frame that stands for several, of which some have gone.
+    cut: Option<Cut>,
     shortage: Shortage,
     /// Buffers that the next frame needs: what the held one does, else 1.
     wanted: u32,
@@ -108,6 +111,7 @@ impl GuestRx {
             live,
             headroom: Headroom::NONE,
             held: Vec::new(),
+            cut: None,
             shortage: Shortage::new(Patience::new(features.rx_notify, stall)),
             wanted: 1,
             // Frames may have been waiting in the tap since before anybody watched it.
@@ -143,7 +147,7 @@ impl GuestRx {
         if let Some(needed) = self.shortage.stalled() {
             return self.stalled_turn(needed, bench, tap, counters);
         }
-        if !self.tap_readable && self.held.is_empty() {
+        if !self.tap_readable && !self.has_frames() {
             return Ok(RxTurn::default());
         }
         let meter = rate.meter(|| bench.now());
@@ -248,9 +252,12 @@ impl GuestRx {
             let offloads = self.headroom.limit(self.features.offloads);
             let description = match describe_for_guest(header, bytes, offloads) {
                 Ok(description) => description,
+                Err(DropReason::UnwantedSegments) if self.cut(header, bytes) => {
+                    cursor.shrink(room.start);
+                    continue;
+                }
                 Err(reason) => {
                     counters.dropped(reason);
-                    self.refused(reason, tap);
                     continue;
                 }
             };

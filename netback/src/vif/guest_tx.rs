@@ -6,8 +6,8 @@
 //! with one ioctl, answer every slot in ring order, write the frames to the tap. The slots are
 //! answered before the tap is touched, so the guest never waits for the host's network; every
 //! slot of a planned packet is answered, whatever becomes of the packet. Datagrams in a row go to
-//! the tap as one frame ([`train`](super::train)). After some frames the turn ends, and what is left
-//! is taken again in the next. What is beyond the vif's rate stays in the ring, and the guest waits. A slot whose
+//! the tap as one frame ([`train`](super::train)). After some frames or segments the turn ends, and
+//! what is left is taken again in the next. What is beyond the vif's rate stays in the ring, and the guest waits. A slot whose
 //! page stays mapped (a static grant) is read while it is planned, and costs no grant copy.
 
 use std::io;
@@ -34,6 +34,10 @@ use super::workbench::{BURST_FRAMES, Cursor, PlannedTx, Slots, Workbench};
 /// to run: a socket holds some 250 of the shortest by default (Linux, `net.core.rmem_default`), and
 /// a ring as many.
 const TURN_FRAMES: usize = 2 * BURST_FRAMES;
+/// So does the packet with which it has moved so many segments: the host may cut them while they are
+/// written, for each receiver that does not take them whole, and nobody else has a turn then. A
+/// ring full of the longest packets has fewer, of 1000 bytes or more.
+const TURN_SEGMENTS: u32 = 1024;
 
 /// The tx half of a queue pair.
 #[derive(Debug)]
@@ -57,6 +61,15 @@ pub(super) struct TxTurn {
     pub(super) more: bool,
     /// Packets wait in the ring for this moment, from which the vif's rate lets them go.
     pub(super) blocked_until: Option<Instant>,
+}
+
+/// How far a turn has come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// The next slot of those that were taken from the ring.
+    slot: usize,
+    /// Segments of the packets before it.
+    segments: u32,
 }
 
 /// Why a burst ended.
@@ -109,18 +122,22 @@ impl GuestTx {
             return Ok(turn);
         }
         let taken = self.ring.take_into(&mut bench.slots)?;
-        let mut next = 0;
-        while next < taken {
-            let planned = self.plan(bench, taken, &mut next, statics, meter);
+        let mut progress = Progress::default();
+        while progress.slot < taken {
+            let planned = self.plan(bench, taken, &mut progress, statics, meter);
             bench.copy();
             turn.notify |= self.answer(bench)?;
             turn.delivered += deliver(bench, tap, &self.live, counters);
             match planned? {
-                Ended::Full if turn.delivered < TURN_FRAMES => continue,
-                Ended::Full => turn.more = next < taken,
+                Ended::Full
+                    if turn.delivered < TURN_FRAMES && progress.segments < TURN_SEGMENTS =>
+                {
+                    continue;
+                }
+                Ended::Full => turn.more = progress.slot < taken,
                 Ended::Blocked(until) => turn.blocked_until = Some(until),
             }
-            self.ring.put_back(taken - next);
+            self.ring.put_back(taken - progress.slot);
             break;
         }
         Ok(turn)
@@ -138,14 +155,14 @@ impl GuestTx {
         Ok(more)
     }
 
-    /// Plans the packets from slot `next` on until the burst is full, all slots are planned, or
-    /// the rate is used up. An empty burst holds any packet, so each call gets on by one packet
-    /// at least, or it is blocked, or fails.
+    /// Plans the packets from where the turn is until the burst or the turn is full, all slots are
+    /// planned, or the rate is used up. An empty burst holds any packet, so each call gets on by one
+    /// packet at least, or it is blocked, or fails.
     fn plan<G>(
         &self,
         bench: &mut Workbench<G>,
         taken: usize,
-        next: &mut usize,
+        progress: &mut Progress,
         statics: Option<&StaticGrants>,
         meter: Meter<'_>,
     ) -> Result<Ended, Fault> {
@@ -158,11 +175,11 @@ impl GuestTx {
         batch.clear();
         tx_burst.clear();
         let mut cursor = Cursor::new(batch);
-        while *next < taken && !tx_burst.is_full() {
+        while progress.slot < taken && progress.segments < TURN_SEGMENTS && !tx_burst.is_full() {
             if let Some(until) = meter.blocked_until() {
                 return Ok(Ended::Blocked(until));
             }
-            let rest = slots.get(*next..taken).unwrap_or_default();
+            let rest = slots.get(progress.slot..taken).unwrap_or_default();
             let mut packet = netif::next_packet(rest, &self.limits)?;
             let size = packet.size as usize;
             // Of no concern to a frame within one page.
@@ -196,8 +213,9 @@ impl GuestTx {
                 at = end;
             }
             self.carry_out(&mut packet);
-            let slots = *next..*next + packet.slots;
-            *next = slots.end;
+            let slots = progress.slot..progress.slot + packet.slots;
+            progress.slot = slots.end;
+            progress.segments += packet.segments();
             tx_burst.push(PlannedTx {
                 packet,
                 slots,
@@ -269,8 +287,8 @@ fn head_of(mut lengths: impl Iterator<Item = u16>) -> usize {
 }
 
 impl PlannedTx {
-    /// Of a packet that is not: a slot whose copy failed is an error, and so is every slot of a
-    /// packet that is refused.
+    /// The status of one slot of a packet that did not arrive whole: a slot whose copy failed is an
+    /// error, and so is every slot of a packet that is refused.
     fn status_of(&self, slot: usize, slots: &[TxSlot], batch: &CopyBatch) -> Status {
         match self.packet.verdict {
             Verdict::Deliver if self.failed(slot, slots, batch) => Status::Error,

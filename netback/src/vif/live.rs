@@ -45,12 +45,13 @@ impl Live {
         self.headroom.store(headroom.bytes(), Ordering::Relaxed);
     }
 
-    /// Whether nothing that the guest sends may pass.
+    /// Whether nothing that the guest sends may pass. The other direction is cut by the tap's
+    /// carrier, which the control thread takes away; what is in the tap by then still passes.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing may pass from the next burst on.
+    /// Whether nothing that the guest sends may pass, from the next burst on.
     pub fn set_cut(&self, cut: bool) {
         self.cut.store(cut, Ordering::Relaxed);
     }

@@ -5,13 +5,15 @@
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
 //! and `guest_rx` (the turn's two halves). Beside them: [`negotiate`] (what the frontend asked
 //! for), [`live`] with [`multicast`] and [`headroom`] (what of that may change), [`offload`] with
-//! [`headers`] and [`vnet`] (checksums), `train` (datagrams in a row), [`rate`] and [`bucket`]
-//! (limits), [`control`] (what the guest configures while it runs), [`workbench`] (a worker's
-//! buffers), [`counters`].
+//! [`headers`] and [`vnet`] (checksums), `train` (datagrams in a row), `cut` (frames that the guest
+//! cannot take whole), [`rate`] and [`bucket`] (limits), `shortage` (a guest with too few rx
+//! buffers), [`control`] (what the guest configures while it runs), [`workbench`] (a worker's
+//! buffers), [`counters`], [`fault`] (why a queue pair ends). `freebsd` is tests only.
 
 pub mod bucket;
 pub mod control;
 pub mod counters;
+mod cut;
 pub mod fault;
 #[cfg(test)]
 mod freebsd;

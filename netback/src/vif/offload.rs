@@ -16,7 +16,7 @@
 //! guest, a checksum stays blank if the frontend can take it for the frame's protocol; only for
 //! one that cannot is it computed here. Frontends take a blank checksum directly behind the
 //! Ethernet header only (Linux's netfront drops a tagged frame that has one), so behind a VLAN tag
-//! it is computed too, and a tagged frame that is to be segmented cannot be passed on at all.
+//! it is computed too, and a tagged frame that is to be segmented has to be cut before (`cut`).
 
 use xen_ring::netif::{Gso, GsoKind, RxFlags, TxCsum};
 

@@ -90,8 +90,8 @@ pub struct Turned {
 pub enum Turn {
     /// There is more to do: in the next round.
     Again,
-    /// Nothing to do for now. Nobody will say when the guest sends: look again, or
-    /// [`QueuePair::rest`].
+    /// Nothing to do for now. The tx ring is not armed, so no event will come when the guest sends:
+    /// look again, or [`QueuePair::rest`].
     Dry,
     /// Nothing to do until the next event or this moment, whichever is first.
     Wait(Instant),
@@ -398,3 +398,6 @@ fn unbind(channels: &mut impl EventChannels, guest: DomId, port: LocalPort) {
         tracing::error!(domid = %guest, %port, %error, "an event channel cannot be unbound");
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

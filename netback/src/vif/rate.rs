@@ -93,7 +93,8 @@ impl Rate {
         self.micros
     }
 
-    /// What may pass at once, in bytes, if it is much: for a node what its interval brings.
+    /// The largest burst, in bytes: for a node, what its interval brings. The
+    /// [`bucket`](super::bucket) has a least burst of its own, and takes the larger of the two.
     pub const fn burst(self) -> u64 {
         self.burst
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! A guest that is short of receive buffers: how long its backend is patient, and what comes then.
 //!
-//! Short is a guest that has posted fewer buffers than the frame needs that waits for them; it
-//! stays so until a frame gets through, or none waits any more. So one buffer that is posted now
-//! and then does not hide a guest that has come to a stop (XSA-392), and a slow guest is never
-//! taken for one. The clock is the caller's (`guest_rx`).
+//! A guest is short when it has posted fewer buffers than the next frame needs; it stays so until a
+//! frame gets through, or none waits any more. So one buffer that is posted now and then does not
+//! hide a guest that has come to a stop (XSA-392), and a slow guest is never taken for one. The
+//! clock is the caller's (`guest_rx`).
 //!
 //! A frontend that signals what it posts (`feature-rx-notify`) and stays short for too long is
 //! **stalled**: what waits is dropped, its tap gets no carrier, so that the bridge queues nothing

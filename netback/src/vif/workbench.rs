@@ -12,24 +12,26 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use hotplug::TapWriter;
-use xen_ring::netif::{Extra, RxFlags, TxPacket, TxSlot};
-use xen_ring::{CopyBatch, DomId, Grants, PAGE_SIZE, SysError};
+use xen_ring::netif::{Extra, RxFlags, RxRing, TxPacket, TxRing, TxSlot};
+use xen_ring::{CopyBatch, DomId, Grants, PAGE_SIZE, RingKind, SysError};
 
 use super::vnet::VNET_HDR_LEN;
 use crate::logging::{RateLimited, if_any};
 
-/// Operations in one ioctl, at most. A ring has 256 slots, and a slot costs one copy.
-const BATCH_OPS: usize = 256 * CopyBatch::OPS_PER_COPY;
+/// Slots of a ring, of either kind: the most that one turn can take.
+const RING_SLOTS: usize = <TxRing as RingKind>::SLOTS as usize;
+const _: () = assert!(<RxRing as RingKind>::SLOTS as usize == RING_SLOTS);
+/// Operations in one ioctl, at most: each slot costs one copy.
+const BATCH_OPS: usize = RING_SLOTS * CopyBatch::OPS_PER_COPY;
 /// Bytes of frames in one burst, and so of a worker's buffers: room for several frames of 64 KiB.
 const BUFFERS_LEAST: usize = 512 * 1024;
-/// With more, a burst takes all that a ring can hold: 256 slots of a page.
-const BUFFERS_MOST: usize = 1024 * 1024;
+/// With more, a burst takes all that a ring can hold: a page for each slot.
+const BUFFERS_MOST: usize = RING_SLOTS * PAGE_SIZE;
 /// What all workers share; whose share would be less than the least has the least.
 const BUFFERS_OF_ALL: usize = 2 * BUFFERS_MOST;
 /// Frames in one burst, at most.
-pub(super) const BURST_FRAMES: usize = 64;
-/// Frames that go to a tap with one call, at most: a burst.
-const WRITES: u32 = 64;
+pub(super) const BURST_FRAMES: usize = BURST as usize;
+const BURST: u32 = 64;
 /// The longest frame, in bytes: a tx request's size is 16 bits (netif.h, `netif_tx_request`).
 pub(super) const FRAME_MAX: usize = 65_535;
 /// Room for a frame that is yet to be read: one byte more than the longest, so that a frame which
@@ -141,12 +143,12 @@ impl<G: Grants> Workbench<G> {
     /// [`SysError`] when there is no memory for the buffers.
     pub fn new(grants: G, own: DomId, buffers: usize, joins: bool) -> Result<Self, SysError> {
         let batch = grants.batch(own, BATCH_OPS, buffers)?;
-        let mut writer = TapWriter::new(WRITES);
+        let mut writer = TapWriter::new(BURST);
         if let Some(error) = batch.refusal() {
             tracing::info!(%error, "a worker's buffers are not granted to this domain itself: its copies cost more");
         }
-        if !writer.is_batched() {
-            tracing::info!("a worker has no io_uring: each frame to a tap takes a call");
+        if let Some(error) = writer.refusal() {
+            tracing::info!(%error, "a worker has no io_uring: each frame to a tap takes a call");
         }
         if let Err(error) = writer.keep_processor() {
             tracing::info!(%error, "a worker's priority cannot be raised for a burst: receivers interrupt it");
@@ -156,7 +158,7 @@ impl<G: Grants> Workbench<G> {
             grants,
             writer,
             joins,
-            slots: vec![TxSlot::default(); TX_RING_SLOTS].into_boxed_slice(),
+            slots: vec![TxSlot::default(); RING_SLOTS].into_boxed_slice(),
             tx_burst: ArrayVec::new(),
             rx_burst: ArrayVec::new(),
             rx_taken: Vec::with_capacity(BATCH_OPS),
@@ -194,9 +196,6 @@ pub fn buffers_of_each(workers: usize) -> usize {
     let share = BUFFERS_OF_ALL / workers.max(1) / PAGE_SIZE * PAGE_SIZE;
     share.clamp(BUFFERS_LEAST, BUFFERS_MOST)
 }
-
-/// Slots of a tx ring in one page (netif.h, ring.h): the most that one turn can take.
-const TX_RING_SLOTS: usize = 256;
 
 /// Hands out room for frames from the front of the buffers, so that a light load touches few of
 /// them.

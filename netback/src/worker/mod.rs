@@ -107,11 +107,21 @@ pub struct RingRequest {
 
 /// What a worker tells the control thread.
 #[derive(Debug)]
-pub struct Report {
-    /// About which queue pair.
-    pub queue: QueueId,
-    /// What happened.
-    pub what: What,
+pub enum Report {
+    /// Something has happened to a queue pair.
+    Queue {
+        /// Which.
+        queue: QueueId,
+        /// What.
+        what: What,
+    },
+    /// The worker's thread ends, and serves none of its queue pairs any more.
+    Ended {
+        /// Which.
+        worker: WorkerId,
+        /// An error, unless it was told to stop.
+        why: io::Result<()>,
+    },
 }
 
 /// What happened to a queue pair.
@@ -187,6 +197,7 @@ pub enum StartError {
 /// The worker's own end of its channels.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
+    worker: WorkerId,
     commands: Receiver<Command>,
     reports: Sender<Report>,
     control: Arc<Waker>,
@@ -213,6 +224,7 @@ impl Workers {
             let poll = Poll::new()?;
             let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
             let mailbox = Mailbox {
+                worker: WorkerId(index),
                 commands: receiver,
                 reports: sender.clone(),
                 control: Arc::clone(control),
@@ -258,9 +270,9 @@ impl Workers {
         self.workers.get(worker.0).map(|handle| &handle.link)
     }
 
-    /// The next report, if there is one.
-    pub fn report(&self) -> Option<Report> {
-        self.reports.try_recv().ok()
+    /// The reports that there are by now. What comes meanwhile wakes the control thread anew.
+    pub fn reports(&self) -> Vec<Report> {
+        self.reports.try_iter().take(self.reports.len()).collect()
     }
 
     /// How many there are.

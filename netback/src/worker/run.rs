@@ -3,7 +3,7 @@
 //! and give the first few in it a turn. A queue pair may ask for a turn at a later moment; the
 //! loop sleeps no longer than until the next of those.
 //!
-//! Turns are bounded (a ring's worth in each direction) and go round, so one busy guest takes
+//! Turns are bounded (a burst or three in each direction) and go round, so one busy guest takes
 //! its share and no more.
 
 use std::collections::{HashMap, VecDeque};
@@ -92,21 +92,23 @@ impl<H: Hypervisor> Worker<H> {
     }
 
     pub(super) fn run(mut self) {
-        let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        let worker = self.mailbox.worker;
+        let why = self.serve(&mut Events::with_capacity(EVENTS_PER_POLL));
+        self.report(Report::Ended { worker, why });
+    }
+
+    /// Until it is told to stop.
+    fn serve(&mut self, events: &mut Events) -> io::Result<()> {
         loop {
-            match self.wait(&mut events) {
-                Ok(()) => {}
+            match self.wait(events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::error!(%error, "a worker cannot wait for events and ends");
-                    return;
-                }
+                waited => waited?,
             }
-            for event in &events {
+            for event in &*events {
                 match event.token() {
                     WAKER => {
                         if self.obey().is_break() {
-                            return;
+                            return Ok(());
                         }
                     }
                     EVENT_CHANNELS => self.ports_pending(),
@@ -184,7 +186,7 @@ impl<H: Hypervisor> Worker<H> {
         self.pending = pending;
     }
 
-    /// The device's queue overflowed or broke: any guest may have signalled, so look at all.
+    /// The device cannot be read: any guest may have signalled, so all are looked at.
     fn events_lost(&mut self, error: &SysError) {
         tracing::warn!(%error, "events were lost; every ring is looked at");
         let keys: Vec<usize> = self.queues.iter().map(|(key, _)| key).collect();
@@ -212,7 +214,11 @@ impl<H: Hypervisor> Worker<H> {
     }
 
     fn obey(&mut self) -> std::ops::ControlFlow<()> {
-        while let Ok(command) = self.mailbox.commands.try_recv() {
+        // What comes meanwhile wakes the worker anew.
+        for _ in 0..self.mailbox.commands.len() {
+            let Ok(command) = self.mailbox.commands.try_recv() else {
+                break;
+            };
             match command {
                 Command::Connect(request) => {
                     let id = request.queue;
@@ -299,9 +305,13 @@ impl<H: Hypervisor> Worker<H> {
     }
 
     fn tell(&self, queue: QueueId, what: What) {
-        let told = self.mailbox.reports.send(Report { queue, what }).is_ok();
+        self.report(Report::Queue { queue, what });
+    }
+
+    fn report(&self, report: Report) {
+        let told = self.mailbox.reports.send(report).is_ok();
         if !told || self.mailbox.control.wake().is_err() {
-            tracing::error!("the control thread cannot be told about a queue");
+            tracing::error!("the control thread cannot be told what a worker has to say");
         }
     }
 }

@@ -47,8 +47,8 @@ impl<H: Hypervisor> Worker<H> {
         Ok(())
     }
 
-    /// This queue pair has run dry: look at it before it is armed. If it was to be woken, then for
-    /// something that has come meanwhile.
+    /// A queue pair has run dry: its ring is looked at before it is armed. Its timer, if it has
+    /// one, is cancelled: the turn that just ended has left nothing to wait for.
     pub(super) fn run_dry(&mut self, key: usize) {
         let Some(served) = self.queues.get_mut(key) else {
             return;

@@ -49,6 +49,14 @@ pub struct Gso {
     pub kind: GsoKind,
 }
 
+impl Gso {
+    /// Segments of a packet with so many bytes, counted as if all of them were payload.
+    #[must_use]
+    pub fn segments(self, bytes: u32) -> u32 {
+        bytes.div_ceil(self.size.max(1).into()).max(1)
+    }
+}
+
 /// Protocols that can be segmented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -27,9 +27,13 @@ pub const LATER_SLOTS: usize = 18;
 pub const FATAL_LATER_SLOTS: usize = 20;
 /// An Ethernet header, which must lie in the first slot.
 pub const HEADER_BYTES: u16 = 14;
-/// The smallest segment size that a packet is forwarded with; below it a packet of 64 KiB would
-/// become tens of thousands of segments. Linux never sends less (`TCP_MIN_GSO_SIZE`).
+/// The smallest segment size that a packet is forwarded with. Linux never sends less
+/// (`TCP_MIN_GSO_SIZE`).
 pub const MIN_GSO_SIZE: u16 = 8;
+/// The most segments that a packet may be cut into, which the host may have to do at once, for each
+/// receiver: 64 bytes each for the longest. What a network asks for is 536 and more (RFC 9293,
+/// section 3.7.1); less than 64 only a peer that means to make its sender work.
+pub const MAX_SEGMENTS: u32 = 1024;
 
 /// What was offered to the frontend, so what it may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -134,7 +138,7 @@ pub fn next_packet(slots: &[TxSlot], limits: &TxLimits) -> Result<TxPacket, Peer
     let later = Later::read(first.flags, rest, 1 + extras.count, incomplete)?;
     let (own, shape) = later.first_slot(&first)?;
     let verdict = shape
-        .or_else(|| extras.refused_gso(limits))
+        .or_else(|| extras.refused_gso(first.size, limits))
         .map_or(Verdict::Deliver, Verdict::Drop);
     Ok(TxPacket::new(first, &extras, later.count, own, verdict))
 }
@@ -189,7 +193,7 @@ impl Extras {
         }
     }
 
-    fn refused_gso(&self, limits: &TxLimits) -> Option<DropReason> {
+    fn refused_gso(&self, size: u16, limits: &TxLimits) -> Option<DropReason> {
         use super::extra::GsoKind::{TcpV4, TcpV6};
         let gso = self.gso?;
         let offered = match gso.kind {
@@ -198,7 +202,7 @@ impl Extras {
         };
         if !offered {
             Some(DropReason::GsoNotOffered)
-        } else if gso.size < MIN_GSO_SIZE {
+        } else if gso.size < MIN_GSO_SIZE || gso.segments(size.into()) > MAX_SEGMENTS {
             Some(DropReason::GsoTooSmall)
         } else {
             None

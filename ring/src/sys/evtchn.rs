@@ -3,8 +3,8 @@
 //!
 //! Reading yields the ports that became pending, each masked from then on; writing ports unmasks
 //! them. The kernel's queue has no size that we could set. Should it overflow all the same, it is
-//! reset and *every* bound port is reported, so that no event is lost and no caller has to know;
-//! [`XenEventChannels::overflows`] counts it. Numbers are Linux's `xen/evtchn.h`, asserted below.
+//! reset and *every* bound port is reported, so that no event is lost and no caller has to know.
+//! Numbers are Linux's `xen/evtchn.h`, asserted below.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -26,7 +26,6 @@ const TRANSFER_BYTES: usize = 4096;
 pub struct XenEventChannels {
     fd: OwnedFd,
     bound: Vec<LocalPort>,
-    overflows: u64,
 }
 
 impl XenEventChannels {
@@ -37,12 +36,6 @@ impl XenEventChannels {
     /// [`SysError::Open`].
     pub fn open() -> Result<Self, SysError> {
         Ok(Self::over(open_device(DEVICE, OFlag::O_NONBLOCK)?))
-    }
-
-    /// How often the kernel's queue of events overflowed (and all ports were reported instead).
-    #[must_use]
-    pub const fn overflows(&self) -> u64 {
-        self.overflows
     }
 
     /// Allocates a port that domain `peer` may bind: what a frontend does. Its number goes to
@@ -71,7 +64,6 @@ impl XenEventChannels {
         Self {
             fd,
             bound: Vec::new(),
-            overflows: 0,
         }
     }
 
@@ -80,7 +72,6 @@ impl XenEventChannels {
         // SAFETY: the fd is open and the request has no argument.
         let outcome = unsafe { raw::reset(self.fd.as_raw_fd()) };
         check("IOCTL_EVTCHN_RESET", outcome)?;
-        self.overflows += 1;
         out.extend_from_slice(&self.bound);
         Ok(())
     }
@@ -306,7 +297,6 @@ mod tests {
         assert!(events.unbind(LocalPort::new(1)).is_err());
         let error = events.recover(&mut Vec::new()).unwrap_err();
         assert!(error.to_string().contains("IOCTL_EVTCHN_RESET"), "{error}");
-        assert_eq!(events.overflows(), 0);
         drop(kernel);
         assert!(
             events.unmask(&[LocalPort::new(1)]).is_err(),

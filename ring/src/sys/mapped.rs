@@ -172,11 +172,12 @@ impl Arena {
         }
     }
 
-    /// What a copy is to call the byte at `at`, which must lie inside or be the end.
+    /// The address that a grant copy uses for the byte at `at`, or the grant where the arena is
+    /// granted. `at` must lie inside or be the end.
     #[inline]
     pub(crate) fn name(&self, at: usize) -> u64 {
         let page = self.names.pages.get(at / PAGE_SIZE);
-        // An address or a grant that is none, if it lies outside.
+        // If `at` lies outside: the address is outside the mapping, or the grant is not valid.
         page.copied().unwrap_or_default() | ((at % PAGE_SIZE) as u64) << (self.names.place % 64)
     }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The system calls: memory mappings, and the ioctls of Xen's two device nodes.
+//! The system calls: memory mappings, and the ioctls of Xen's three device nodes (gntdev, gntalloc,
+//! evtchn).
 //!
 //! Thin by intent: each file makes one kernel interface safe and decides nothing. Together with
 //! [`crate::page`] this is all the `unsafe` that the crate has.

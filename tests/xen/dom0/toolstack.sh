@@ -1,5 +1,5 @@
-# A toolstack made by hand: writes a vif's xenstore nodes as libxl does (reference: netif-protocol.md section 2), with any of them wrong or left out,
-# which xl itself would refuse to write. Sourced by the scenarios that need it.
+# A toolstack made by hand: writes a vif's xenstore nodes as libxl does (paths: Xen's docs/misc/xenstore-paths.pandoc; nodes: libxl_nic.c),
+# with any of them wrong or left out, which xl itself would refuse to write. Sourced by the scenarios that need it.
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=bash
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The table of transitions: one arm for each edge, nothing else decides.
 //!
-//! It restates section 2 of the protocol reference (xenbus and toolstack). Every
-//! edge, ignored events included, is listed in `edges.txt` beside the tests.
+//! The states are those of Xen's public header `io/xenbus.h`, which does not say what
+//! leads from one to another. Every edge, ignored events included, is listed in
+//! `edges.txt` beside the tests.
 
 use super::Action::{
     Advertise, ClearError, ClearHotplugStatus, ConnectQueues, CreateNetif, DestroyNetif,

@@ -39,6 +39,22 @@ fn golden_without_guests() {
     assert_eq!(table(&status), expected);
 }
 
+#[test]
+fn what_ails_the_daemon_itself() {
+    let status = Status {
+        version: "0.1.0".into(),
+        workers: 1,
+        stopping: true,
+        failed_unmaps: 3,
+        ..Status::default()
+    };
+    let expected = "netback 0.1.0 in domain 0: up 0 s, 1 worker, xenstore connected\n\
+        It was told to stop, and waits for vif scripts to end.\n\
+        3 pages of guests could not be given back, which is a bug: please report it; a restart frees them.\n\n\
+        No guest has a network device here.\n";
+    assert_eq!(table(&status), expected);
+}
+
 fn queue(tx: u64, rx: u64) -> QueueStatus {
     let direction = |packets| DirectionStatus {
         packets,
@@ -182,6 +198,8 @@ fn json_names_are_what_programs_rely_on() {
         "workers": 2,
         "uptime_seconds": 7500,
         "xenstore": "connected",
+        "stopping": false,
+        "failed_unmaps": 0,
         "vifs": [{
             "domid": 1,
             "handle": 0,

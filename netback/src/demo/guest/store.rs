@@ -199,7 +199,7 @@ impl FrontendStore {
         }
         match self.client.poll_events() {
             Err(error) if xenbus::is_disconnected(&error) => self.lost = true,
-            other => other?,
+            other => _ = other?,
         }
         let mut any = false;
         while let Some(_event) = self.client.next_event() {

@@ -220,8 +220,8 @@ impl Machine {
         Step::reply(reply)
     }
 
-    /// There are types only once there is an algorithm; the statuses for want of one differ, as in
-    /// Linux's netback.
+    /// Hash types can be asked for and set only when there is an algorithm. Without one, to ask is
+    /// not supported and to set is an invalid parameter, as in Linux's netback.
     fn hash_flags(&self) -> Reply {
         match self.config.algorithm {
             Algorithm::None => Reply::refused(CtrlStatus::NotSupported),

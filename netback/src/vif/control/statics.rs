@@ -143,7 +143,11 @@ impl StaticGrants {
                 break;
             };
             let kept = Quota::permit(&self.quota).and_then(|permit| {
-                let page = grants.map_static(guest, gref, access).ok()?;
+                let page = grants.map_static(guest, gref, access);
+                let page = page.inspect_err(|error| {
+                    tracing::debug!(domid = %guest, %error, "a static grant is refused");
+                });
+                let page = page.ok()?;
                 Some(Kept {
                     page,
                     _permit: permit,

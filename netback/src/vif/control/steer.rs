@@ -8,7 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use hotplug::steering::Table;
-use hotplug::{Steering, Tap};
+use hotplug::{Steering, Tap, TapError};
 use xen_ring::DomId;
 
 use super::hash::Hasher;
@@ -34,6 +34,15 @@ struct Program {
     removals: RateLimited,
 }
 
+/// Why a guest's table has not come into effect.
+#[derive(Debug, thiserror::Error)]
+enum SteerError {
+    #[error("its table cannot be written: {0}")]
+    Table(#[from] io::Error),
+    #[error(transparent)]
+    Program(#[from] TapError),
+}
+
 /// What to do about the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -57,6 +66,15 @@ impl Program {
             (false, true) => Step::Attach,
             (true, false) if self.removals.allow(now).is_some() => Step::Remove,
             _ => Step::Nothing,
+        }
+    }
+
+    /// A step has been done.
+    fn done(&mut self, step: Step) {
+        match step {
+            Step::Attach => self.attached = true,
+            Step::Remove => self.attached = false,
+            Step::Nothing => {}
         }
     }
 }
@@ -92,19 +110,17 @@ impl Steer {
         config: &HashConfig,
         hasher: Option<&Hasher>,
         tap: &Tap,
-    ) -> Result<(), String> {
+    ) -> Result<(), SteerError> {
         if let Some(hasher) = hasher {
-            self.set_table(config, hasher)
-                .map_err(|error| error.to_string())?;
+            self.set_table(config, hasher)?;
         }
-        let (program, attached) = match self.program.next(hasher.is_some(), Instant::now()) {
-            Step::Attach => (Some(&self.steering), true),
-            Step::Remove => (None, false),
-            Step::Nothing => return Ok(()),
-        };
-        tap.set_steering(program)
-            .map_err(|error| error.to_string())?;
-        self.program.attached = attached;
+        let step = self.program.next(hasher.is_some(), Instant::now());
+        match step {
+            Step::Attach => tap.set_steering(Some(&self.steering))?,
+            Step::Remove => tap.set_steering(None)?,
+            Step::Nothing => {}
+        }
+        self.program.done(step);
         Ok(())
     }
 
@@ -128,11 +144,7 @@ mod tests {
     /// As `steer` does it, without a tap.
     fn step(program: &mut Program, wanted: bool, now: Instant) -> Step {
         let step = program.next(wanted, now);
-        program.attached = match step {
-            Step::Attach => true,
-            Step::Remove => false,
-            Step::Nothing => program.attached,
-        };
+        program.done(step);
         step
     }
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! From the guest's slots to a frame on the tap, and its checksum.
 
-use std::os::fd::AsFd;
+use xen_ring::front::{FrontExtra, FrontTxSlot};
 
 use super::*;
-use crate::vif::DropReason;
 
 /// A packet's buffer. FreeBSD has chains of them; here every frame lies in one piece.
 mod pkt2mbufc {
@@ -189,111 +188,4 @@ fn segments_are_described_to_the_host() {
     let header = vec![1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0, 0, 0];
     assert_eq!(rig.out(), Some((header, frame)));
     assert_eq!(rig.answers(), [0, 1]);
-}
-
-/// Not one of FreeBSD's. The pieces cross pages of ours, so that a copy takes two operations, and the wrong slot may be
-/// blamed.
-#[test]
-fn a_copy_that_fails_is_told_in_its_own_slot() {
-    for bad in 0..4 {
-        let mut rig = Rig::new();
-        for (at, len) in [1000, 3000, 3000, 3000].into_iter().enumerate() {
-            let gref = if at == bad { 9_999 } else { rig.gref(at) };
-            let (more, size) = match at {
-                0 => (MORE_DATA, 10_000),
-                3 => (0, len),
-                _ => (MORE_DATA, len),
-            };
-            let request = FrontTxRequest {
-                gref,
-                offset: 0,
-                flags: more,
-                id: u16::try_from(at).unwrap(),
-                size,
-            };
-            rig.tx.push(FrontTxSlot::Request(request)).unwrap();
-        }
-        rig.turn();
-        let expected: Vec<i16> = (0..4).map(|at| if at == bad { -1 } else { 0 }).collect();
-        assert_eq!(rig.answers(), expected);
-        assert_eq!(rig.out(), None);
-    }
-}
-
-/// Not one of FreeBSD's. A guest that sends without end must not keep its receiver from running.
-#[test]
-fn a_turn_ends_after_some_frames_and_the_rest_has_another() {
-    let mut rig = Rig::new();
-    for _ in 0..200 {
-        rig.slot(0, &plain(60), 0, 60);
-    }
-    let first = rig.turn();
-    assert_eq!((first.delivered, first.next), (128, Turn::Again));
-    assert_eq!(rig.answers().len(), 128);
-    let second = rig.turn();
-    assert_eq!((second.delivered, second.next), (72, Turn::Dry));
-    assert_eq!(rig.answers().len(), 72);
-}
-
-/// Five datagrams in a row, of a guest whose tap's MTU is known.
-fn send_five(rig: &mut Rig) -> usize {
-    rig.live.set_mtu(1500);
-    let mut frame = ipv4(UDP, 8, 64);
-    frame[20] = 0x40; // may not be fragmented
-    let words = frame[14..34].chunks(2);
-    let sum: u32 = words
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
-        .sum();
-    let checksum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
-    for page in 0..5 {
-        rig.slot(page, &frame, CSUM_BLANK, frame.len());
-    }
-    assert_eq!(rig.turn().delivered, 5);
-    assert_eq!(rig.answers(), [0; 5]);
-    frame.len()
-}
-
-/// Not one of FreeBSD's. Datagrams in a row are one frame on the tap and so many packets in every count.
-#[test]
-fn joined_datagrams_are_counted_each() {
-    let mut rig = Rig::new();
-    let len = send_five(&mut rig);
-    let tx = &rig.counters.tx;
-    assert_eq!((tx.packets(), tx.bytes()), (5, 5 * len as u64));
-    assert_eq!(tx.drops().next(), None);
-    let (header, joined) = rig.out().unwrap();
-    assert_eq!(header, [1, 5, 42, 0, 64, 0, 34, 0, 6, 0, 0, 0]);
-    assert_eq!(joined.len(), 42 + 5 * 64);
-    assert_eq!(rig.out(), None);
-}
-
-#[test]
-fn refused_datagrams_are_counted_each() {
-    let mut rig = Rig::new();
-    rig.host.shutdown(std::net::Shutdown::Both).unwrap();
-    send_five(&mut rig);
-    let tx = &rig.counters.tx;
-    assert_eq!((tx.packets(), tx.bytes()), (0, 0));
-    let drops: Vec<_> = tx.drops().collect();
-    assert_eq!(drops, [(DropReason::TapRefused, 5)]);
-    assert!(
-        rig.bench.joins,
-        "a tap that is gone says nothing of the kernel"
-    );
-}
-
-/// A kernel that does not know what it should loses the first ones, and no more. (What signals are read from answers a
-/// write as such a kernel's tap does.)
-#[test]
-fn what_the_kernel_does_not_know_is_not_tried_again() {
-    let mask = nix::sys::signal::SigSet::empty();
-    let signals = nix::sys::signalfd::SignalFd::new(&mask).unwrap();
-    let tap = signals.as_fd().try_clone_to_owned().unwrap();
-    let mut rig = Rig::with_tap(tap, UnixDatagram::unbound().unwrap());
-    send_five(&mut rig);
-    assert!(!rig.bench.joins);
-    send_five(&mut rig);
-    let drops: Vec<_> = rig.counters.tx.drops().collect();
-    assert_eq!(drops, [(DropReason::TapRefused, 10)]);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! From a frame at the tap to the guest's buffers and their answers.
 
+use xen_ring::front::{FrontExtra, FrontRxRequest};
+
 use super::*;
 
 const RX_MORE_DATA: u16 = 4;

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Where the next frame for the guest comes from, and whether it can be taken: it is read from the
-//! tap, or was held for want of buffers. Called while a burst is planned (`guest_rx`).
+//! Where the next frame for the guest comes from, and whether it can be taken: it was held for want
+//! of buffers, or is cut off one that stands for several, or is read from the tap. Called while a
+//! burst is planned (`guest_rx`).
 
 use std::ops::Range;
 
+use hotplug::Tap;
 use hotplug::tap::is_gone;
-use hotplug::{Tap, TapOffload};
 use xen_ring::netif::Extra;
 use xen_ring::{CopyBatch, PAGE_SIZE};
 
 use super::{GuestRx, SLOTS_MAX};
 use crate::vif::counters::{DirectionCounters, DropReason};
+use crate::vif::cut::Cut;
 use crate::vif::fault::Fault;
 use crate::vif::vnet::{VNET_HDR_LEN, VnetHdr};
 use crate::vif::workbench::FRAME_MAX;
@@ -37,23 +39,52 @@ pub(super) struct Accepted {
 }
 
 impl GuestRx {
-    /// The held frame, or one from the tap, put behind its header where `room` begins.
+    /// Whether there are frames that have been read from the tap.
+    pub(super) fn has_frames(&self) -> bool {
+        !self.held.is_empty() || self.cut.is_some()
+    }
+
+    /// The held frame, a segment, or a frame from the tap, put behind its header where `room` begins.
     pub(super) fn next_frame(
         &mut self,
         batch: &mut CopyBatch,
         room: Range<usize>,
         tap: &Tap,
     ) -> Result<Read, Fault> {
-        if self.held.is_empty() {
-            return self.read(batch, room, tap);
-        }
         let start = room.start - VNET_HDR_LEN;
-        let len = self.held.len();
-        batch
-            .bytes_mut(start..start + len)
-            .copy_from_slice(&self.held);
-        self.release();
-        Ok(Read::Frame(len - VNET_HDR_LEN))
+        if !self.held.is_empty() {
+            let len = self.held.len();
+            batch
+                .bytes_mut(start..start + len)
+                .copy_from_slice(&self.held);
+            self.release();
+            return Ok(Read::Frame(len - VNET_HDR_LEN));
+        }
+        if let Some(cut) = &mut self.cut {
+            let segment = cut.next(batch.bytes_mut(start..room.end));
+            if segment.is_none() || cut.left() == 0 {
+                self.cut = None;
+            }
+            if let Some(len) = segment {
+                return Ok(Read::Frame(len - VNET_HDR_LEN));
+            }
+        }
+        self.read(batch, room, tap)
+    }
+
+    /// A frame to be segmented that the guest cannot take so is cut here, if it can be. `false` if
+    /// not. The kernel cuts for this tap what the guest cannot take, but for frames behind a VLAN
+    /// tag, and those that waited when that changed.
+    pub(super) fn cut(&mut self, header: VnetHdr, frame: &[u8]) -> bool {
+        self.cut = Cut::new(frame, header);
+        self.cut.is_some()
+    }
+
+    /// Drops the segments that have not gone yet, and counts them.
+    pub(super) fn drop_cut(&mut self, reason: DropReason, counters: &DirectionCounters) {
+        if let Some(cut) = self.cut.take() {
+            counters.dropped_all(reason, cut.left());
+        }
     }
 
     /// Keeps a frame until the guest has posted `slots` buffers. The only copy that is made
@@ -95,22 +126,6 @@ impl GuestRx {
                 self.tap_readable = false;
                 Ok(Read::Empty)
             }
-        }
-    }
-
-    /// A frame that the guest cannot take in one piece comes again in segments, if it is TCP: so
-    /// from now on the tap is to deliver it so.
-    pub(super) fn refused(&mut self, reason: DropReason, tap: &Tap) {
-        // With an XDP program it is switched off already, and on again without.
-        if reason != DropReason::UnwantedSegments || !self.headroom.is_none() {
-            return;
-        }
-        let offload = TapOffload {
-            csum: true,
-            ..TapOffload::default()
-        };
-        if let Err(error) = tap.set_offload(offload) {
-            tracing::error!(domid = %self.guest, %error, "the tap's segmentation cannot be switched off");
         }
     }
 

@@ -77,7 +77,7 @@ impl GuestRx {
         Ok(turn)
     }
 
-    /// Drops the held frame and a burst from the tap.
+    /// Drops what was read from the tap, and a burst from it.
     fn drain<G>(
         &mut self,
         reason: DropReason,
@@ -89,6 +89,10 @@ impl GuestRx {
         if !self.held.is_empty() {
             first_needed = Some(self.wanted);
             self.drop_held(reason, counters);
+        }
+        if self.cut.is_some() {
+            first_needed = first_needed.or(Some(1));
+            self.drop_cut(reason, counters);
         }
         let room = Cursor::new(&bench.batch).place_any(true);
         if let Some(room) = room.filter(|_| self.tap_readable) {

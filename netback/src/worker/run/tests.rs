@@ -19,6 +19,7 @@ use crate::vif::offload::Offloads;
 use crate::vif::{
     Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters, Workbench, buffers_of_each,
 };
+use crate::worker::WorkerId;
 use xen_ring::DomId;
 
 const STALL: Duration = Duration::from_secs(10);
@@ -52,6 +53,7 @@ impl Rig {
         let waker = Waker::new(poll.registry(), WAKER).unwrap();
         let (sender, reports) = unbounded();
         let mailbox = Mailbox {
+            worker: WorkerId(0),
             commands: unbounded().1,
             reports: sender,
             control: Arc::new(waker),
@@ -94,8 +96,11 @@ impl Rig {
     fn flow(&mut self) -> Option<Flow> {
         self.worker.ports_pending();
         self.worker.round();
-        match self.reports.try_recv().ok()?.what {
-            What::Flow(flow) => Some(flow),
+        match self.reports.try_recv().ok()? {
+            Report::Queue {
+                what: What::Flow(flow),
+                ..
+            } => Some(flow),
             other => panic!("{other:?}"),
         }
     }
@@ -303,4 +308,30 @@ fn a_guest_that_is_let_go_is_told_of_its_answers() {
     rig.worker.round();
     rig.worker.release(0);
     assert_eq!(guest.answers(), (1, 1));
+}
+
+/// A poll with room for no event fails, and it is the only one at hand that does.
+#[test]
+fn a_worker_that_cannot_wait_says_so_and_ends() {
+    let mut rig = Rig::new();
+    let why = rig.worker.serve(&mut Events::with_capacity(0));
+    assert_eq!(why.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
+
+/// What a guest has sent without an event that arrived is found all the same.
+#[test]
+fn every_ring_is_looked_at_when_events_may_be_lost() {
+    let mut rig = Rig::new();
+    let mut guest = rig.connect(1, STALL);
+    rig.worker.round();
+    guest.answers();
+    guest.send();
+    rig.worker.round();
+    assert_eq!(guest.answers().0, 0, "nobody has looked");
+    rig.worker.events_lost(&SysError::Call {
+        operation: "read",
+        errno: nix::errno::Errno::EIO,
+    });
+    rig.worker.round();
+    assert_eq!(guest.answers().0, 1);
 }

@@ -45,6 +45,12 @@ impl TxPacket {
         }
     }
 
+    /// Packets that the host makes of it: its segments, counted as if all of it were payload.
+    #[must_use]
+    pub fn segments(&self) -> u32 {
+        self.gso.map_or(1, |gso| gso.segments(self.size))
+    }
+
     /// The pieces to copy, in the order of the packet's bytes. None is empty, none crosses its
     /// page; together they have [`size`](Self::size) bytes. A packet that is not delivered has
     /// none.

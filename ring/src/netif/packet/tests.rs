@@ -383,6 +383,30 @@ fn segmentation_must_have_been_offered() {
     );
 }
 
+/// The host may have to cut it for each receiver, at once.
+#[test]
+fn a_packet_has_a_bounded_number_of_segments() {
+    let packet = |bytes, size| {
+        let slots = [
+            data(0, EXTRA.with(MORE), 0, bytes),
+            extra(gso(size, GsoKind::TcpV4), false),
+        ];
+        let pages = bytes / 4096;
+        let rest =
+            (1..=pages).map(|page| data(page, if page < pages { MORE } else { NONE }, 0, 4096));
+        let slots: Vec<_> = slots.into_iter().chain(rest).collect();
+        next_packet(&slots, &ALL).unwrap()
+    };
+    let most = packet(65_535, 64);
+    assert_eq!(
+        (most.segments(), most.verdict),
+        (MAX_SEGMENTS, Verdict::Deliver)
+    );
+    let more = packet(65_535, 63);
+    assert_eq!(more.verdict, Verdict::Drop(DropReason::GsoTooSmall));
+    assert_eq!(packet(5_000, 8).verdict, Verdict::Deliver);
+}
+
 #[test]
 fn multicast_requests_have_no_data() {
     let mac = [1, 0, 0x5e, 0, 0, 1];

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! The loop itself, one step at a time. It is never run here: that would look for taps on this
+//! machine that belong to no device of the store, and remove them.
+
+use nix::unistd::mkdtemp;
+use xenbus::fake::FakeXenstored;
+
+use super::*;
+use crate::demo::sim::SimHypervisor;
+use crate::worker::{Command, WorkerId};
+
+/// Nobody would serve its vifs, and nobody would know.
+#[test]
+fn a_worker_that_ends_takes_the_daemon_with_it() {
+    let dir = mkdtemp(&std::env::temp_dir().join("netback-test-XXXXXX")).unwrap();
+    let mut config = Config::default();
+    config.control.socket = dir.join("control.sock");
+    let xenstored = FakeXenstored::spawn().unwrap();
+    let hypervisor = SimHypervisor::new(xen_ring::DomId::new(0));
+    let connect = Box::new(move || xenstored.client(0));
+    let mut daemon = Daemon::new(config, &hypervisor, connect).unwrap();
+    let worker = WorkerId(0);
+    daemon.host.workers.send(worker, Command::Stop).unwrap();
+    let mut events = Events::with_capacity(EVENTS_PER_POLL);
+    let ended = loop {
+        daemon.poll.poll(&mut events, None).unwrap();
+        let woken = events
+            .iter()
+            .try_for_each(|event| daemon.woken(event.token()));
+        if let Err(error) = woken {
+            break error;
+        }
+    };
+    assert!(matches!(ended, DaemonError::Worker { number: 0, .. }));
+    assert_eq!(ended.to_string(), "worker 0 has ended: it was told to stop");
+    drop(daemon);
+    std::fs::remove_dir_all(dir).unwrap();
+}

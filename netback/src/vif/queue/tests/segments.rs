@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Frames that stand for many: what they may cost the others, and what becomes of one that the guest
+//! cannot take.
+
+use xen_ring::front::{FrontExtra, FrontTxSlot};
+
+use super::super::Turn;
+use super::rig::*;
+use crate::vif::DropReason;
+
+/// The guest sends a frame of 16 pages, to be cut into segments of `size` bytes.
+fn send_large(rig: &mut Rig, size: u8) {
+    let frame = ipv4(TCP, 20, 16 * PAGE - 1 - 54);
+    let pieces: Vec<_> = frame.chunks(PAGE).collect();
+    let flags = CSUM_BLANK | DATA_VALIDATED | EXTRA_INFO | MORE_DATA;
+    rig.slot(0, pieces[0], flags, frame.len());
+    let extra = FrontExtra {
+        kind: 1,
+        flags: 0,
+        body: [size, 0, 1, 0, 0, 0],
+    };
+    rig.tx.push(FrontTxSlot::Extra(extra)).unwrap();
+    for (page, piece) in pieces.iter().enumerate().skip(1) {
+        let more = if page + 1 < pieces.len() {
+            MORE_DATA
+        } else {
+            0
+        };
+        rig.slot(page, piece, more, piece.len());
+    }
+}
+
+/// The host may cut them while they are written, and nobody else has a turn meanwhile.
+#[test]
+fn a_turn_ends_after_some_segments() {
+    let mut rig = Rig::new();
+    for _ in 0..3 {
+        send_large(&mut rig, 128);
+    }
+    let turns = [rig.turn(), rig.turn()].map(|turn| (turn.delivered, turn.next));
+    assert_eq!(turns, [(2, Turn::Again), (1, Turn::Dry)]);
+}
+
+#[test]
+fn a_frame_of_too_many_segments_is_dropped() {
+    let mut rig = Rig::new();
+    send_large(&mut rig, 63);
+    assert_eq!(rig.turn().delivered, 0);
+    let drops: Vec<_> = rig.counters.tx.drops().collect();
+    assert_eq!(drops, [(DropReason::BadOffload, 1)]);
+}
+
+/// A frame of three segments from the host, behind a VLAN tag or not.
+fn give_segments(rig: &Rig, tagged: bool) {
+    let (mut header, mut frame) = (
+        [1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0, 0, 0],
+        ipv4(TCP, 20, 3000),
+    );
+    if tagged {
+        frame.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
+        header[6] += 4;
+    }
+    rig.give(header, &frame);
+}
+
+/// In an answer of the rx ring, where bits 0 and 1 mean the opposite of what they do in a tx request.
+const RX_CSUM_BLANK: u16 = 2;
+
+/// (slots, those with extra info, those with a blank checksum) of what the guest has received.
+fn received(rig: &mut Rig) -> (usize, usize, usize) {
+    let slots = rig.received();
+    let flagged = |flag| {
+        let flags = slots.iter().map(|slot| slot.as_response().flags);
+        flags.filter(|flags| flags & flag != 0).count()
+    };
+    (slots.len(), flagged(EXTRA_INFO), flagged(RX_CSUM_BLANK))
+}
+
+/// Nobody can take it whole; what comes after it goes on as before.
+#[test]
+fn a_tagged_frame_is_cut_and_the_next_is_not() {
+    let mut rig = Rig::new();
+    rig.post(0, 16);
+    give_segments(&rig, true);
+    give_segments(&rig, false);
+    rig.turn();
+    let rx = &rig.counters.rx;
+    assert_eq!((rx.packets(), rx.drops().next()), (4, None));
+    assert_eq!(rx.bytes(), 3 * 58 + 3000 + 3054);
+    // Three segments of a page, then one frame and its extra info.
+    assert_eq!(received(&mut rig), (5, 1, 1));
+}
+
+#[test]
+fn segments_wait_for_buffers_one_by_one() {
+    let mut rig = Rig::new();
+    give_segments(&rig, true);
+    // The whole would take two: only then is it looked at. What is posted when nothing is left stays.
+    for (posted, expected) in [(1, 0), (1, 2), (1, 3), (1, 3)] {
+        rig.post(0, posted);
+        rig.turn();
+        assert_eq!(rig.counters.rx.packets(), expected);
+    }
+    assert_eq!(received(&mut rig), (3, 0, 0));
+}

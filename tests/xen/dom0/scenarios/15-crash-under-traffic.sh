@@ -1,0 +1,68 @@
+# The daemon is killed again and again in the midst of transfers both ways: connections live on, and every transfer arrives as it was sent.
+# backends: netback
+# SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=bash
+. /tests/lib.sh
+
+guest=pv15
+www=$rig/www15
+size=10000000 # bytes of one transfer
+crashes=6
+GUEST_TIMEOUT=600
+
+# Fetches from URL time and again until FILE.stop is there; a checksum for each in FILE.sums. For dom0's shell and the guest's.
+# shellcheck disable=SC2016 # for whichever shell defines it
+fetch_on='fetch_on() { while [ ! -e "$2.stop" ]; do wget -q -O - "$1" | md5sum >>"$2.sums"; done; touch "$2.ended"; }'
+eval "$fetch_on"
+
+# More than BYTES and another two million have come from the guest.
+bytes_have_come() {
+    [ "$(cat "/sys/class/net/$(vif_of "$guest")/statistics/rx_bytes")" -gt $(($1 + 2000000)) ]
+}
+
+# arrived WHERE SUMS: at least one transfer, and each as it was sent.
+arrived() {
+    local count
+    count=$(wc -l <<<"$2")
+    echo "$1: $count transfers"
+    [ -n "$2" ] || fail "$1: no transfer arrived"
+    [ "$(sort -u <<<"$2")" = "$sum" ] || fail "$1: other bytes arrived than were sent: $2"
+}
+
+take_snapshot empty
+mkdir -p "$www"
+head -c "$size" /dev/urandom >"$www/data"
+sum=$(md5sum <"$www/data")
+httpd -f -p 8080 -h "$www" &
+server=$!
+wait_for 30 "dom0 does not serve files" port_listens 8080
+
+guest_create "$guest" pv 25
+check_vif "$guest"
+guest_check "the guest cannot serve files" "$guest" \
+    "mkdir -p /www && wget -q -O /www/data http://$dom0_address:8080/data && httpd -p 8080 -h /www"
+tap=$(cat "/sys/class/net/$(vif_of "$guest")/ifindex")
+
+step "$crashes crashes under traffic"
+fetch_on "http://$(address 25):8080/data" "$rig/crash" &
+fetcher=$!
+guest_check "the guest fetches nothing" "$guest" "$fetch_on; fetch_on http://$dom0_address:8080/data /tmp/crash >/dev/null 2>&1 &"
+for n in $(seq "$crashes"); do
+    before=$(cat "/sys/class/net/$(vif_of "$guest")/statistics/rx_bytes")
+    wait_for 120 "nothing comes from the guest before crash $n" bytes_have_come "$before"
+    kill -KILL "$(daemon_pid)"
+    wait_for 30 "the daemon outlives SIGKILL" test -e "$rig/netback.status"
+    daemon_start
+done
+touch "$rig/crash.stop"
+guest_check "the guest does not stop" "$guest" "touch /tmp/crash.stop"
+wait "$fetcher"
+wait_for 300 "the guest's last transfer does not end" guest_run "$guest" "test -e /tmp/crash.ended"
+arrived "to dom0" "$(cat "$rig/crash.sums")"
+arrived "to the guest" "$(guest_run "$guest" cat /tmp/crash.sums)"
+[ "$(cat "/sys/class/net/$(vif_of "$guest")/ifindex")" = "$tap" ] || fail "the tap is another one"
+check_vif "$guest"
+
+kill "$server"
+guest_power_off "$guest"
+nothing_left empty

@@ -20,7 +20,8 @@ use super::vif::Vif;
 use crate::logging::if_any;
 use crate::vif::control::View;
 use crate::vif::negotiate::{KEYS, LIVE_KEYS, MAX_QUEUES, Negotiated, OFFER, negotiate};
-use crate::worker::{Command, ConnectRequest, ControlRequest, RingRequest, WorkerId};
+use crate::vif::{ConnectRequest, ControlRequest, RingRequest};
+use crate::worker::{Command, WorkerId};
 
 /// A connection that can begin: what each worker is to be sent.
 struct Prepared {

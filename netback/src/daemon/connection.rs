@@ -11,10 +11,11 @@ use std::sync::Arc;
 use hotplug::Tap;
 use xenbus::backend::Event;
 
+use crate::vif::QueueId;
 use crate::vif::control::View;
 use crate::vif::negotiate::{Negotiated, Requests};
 use crate::vif::{Fault, Flow, Live};
-use crate::worker::{Place, QueueId, What, WorkerId};
+use crate::worker::{Place, What, WorkerId};
 
 /// Queue pairs that workers have, or were asked to take.
 #[derive(Debug)]

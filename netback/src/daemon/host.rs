@@ -12,9 +12,10 @@ use super::store::Store;
 use super::timers::Due;
 use crate::config::Config;
 use crate::timers::Timers;
+use crate::vif::QueueId;
 use crate::vif::control::Peer;
 use crate::vif::control::statics::Quota;
-use crate::worker::{Command, Place, QueueId, WorkerId, Workers};
+use crate::worker::{Command, Place, WorkerId, Workers};
 
 pub(super) struct Host {
     pub(super) config: Config,

@@ -23,7 +23,8 @@ use super::limits::VifLimits;
 use super::script::Script;
 use crate::logging::{RateLimited, if_any};
 use crate::vif::QueueCounters;
-use crate::worker::{Command, QueueId, What};
+use crate::vif::QueueId;
+use crate::worker::{Command, What};
 
 /// A device from its discovery until the machine says "forget".
 #[derive(Debug)]

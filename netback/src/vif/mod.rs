@@ -11,6 +11,7 @@
 //! buffers), [`counters`], [`fault`] (why a queue pair ends). `freebsd` is tests only.
 
 pub mod bucket;
+pub mod connect;
 pub mod control;
 pub mod counters;
 mod cut;
@@ -33,6 +34,7 @@ pub mod vnet;
 pub mod workbench;
 
 pub use bucket::{Bucket, Limits, Meter};
+pub use connect::{ConnectRequest, ControlRequest, QueueId, RingRequest};
 pub use counters::{DirectionCounters, DropReason, QueueCounters};
 pub use fault::Fault;
 pub use guest_rx::Flow;

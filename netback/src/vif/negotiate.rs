@@ -12,6 +12,8 @@ mod requests;
 
 use std::io;
 
+use xen_ring::netif::TxLimits;
+
 use super::offload::Offloads;
 pub use queues::{Channels, MAX_QUEUES, OFFER, QueueKeys, Queues};
 pub use requests::{KEYS as LIVE_KEYS, Requests, requests};
@@ -34,6 +36,16 @@ pub const ADVERTISED: &[(&str, &str)] = &[
     ("feature-dynamic-multicast-control", "1"),
     ("feature-xdp-headroom", "1"),
 ];
+
+/// What the guest may ask for in its packets: what is [`ADVERTISED`].
+pub fn tx_limits() -> TxLimits {
+    let is_offered = |key| ADVERTISED.contains(&(key, "1"));
+    TxLimits {
+        gso_v4: is_offered("feature-gso-tcpv4"),
+        gso_v6: is_offered("feature-gso-tcpv6"),
+        multicast: is_offered("feature-multicast-control"),
+    }
+}
 
 /// The keys of a frontend that [`negotiate`] is likely to read, beside [`LIVE_KEYS`]: those of one
 /// queue pair with an event channel for each ring. Whoever has them at hand saves time.

@@ -10,28 +10,20 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use hotplug::Tap;
-use xen_ring::netif::TxLimits;
 use xen_ring::{
     BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, PeerFault, RemotePort, RingKind,
     SysError,
 };
 
 use super::bucket;
+use super::connect::{ConnectRequest, ControlRequest};
 use super::control::{ControlRing, Directive, Endpoint};
 use super::counters::QueueCounters;
 use super::fault::Fault;
 use super::guest_rx::{Flow, GuestRx};
 use super::guest_tx::GuestTx;
-use super::negotiate::Channels;
+use super::negotiate::{Channels, tx_limits};
 use super::workbench::Workbench;
-use crate::worker::{ConnectRequest, ControlRequest};
-
-/// What was offered to the guest ([`ADVERTISED`](super::negotiate::ADVERTISED)).
-const LIMITS: TxLimits = TxLimits {
-    gso_v4: true,
-    gso_v6: true,
-    multicast: true,
-};
 
 /// A connected queue pair.
 #[derive(Debug)]
@@ -132,7 +124,7 @@ impl QueuePair {
         let quota = control.as_ref().map(|control| control.view.quota());
         let mut pair = Self {
             guest,
-            tx: GuestTx::new(tx_ring, guest, LIMITS, Arc::clone(&live)),
+            tx: GuestTx::new(tx_ring, guest, tx_limits(), Arc::clone(&live)),
             rx: GuestRx::new(rx_ring, guest, features, stall, live),
             ports: Ports::bind(channels, guest, keys.channels)?,
             untold: false,

@@ -15,9 +15,9 @@ use xen_ring::{BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, Remo
 use super::machine::{Change, Decision, Fetch, Machine, Order, Outcome, Reply, Step, answered};
 use super::steer::Steer;
 use super::{Directive, Peer, View};
+use crate::vif::connect::RingRequest;
 use crate::vif::fault::Fault;
 use crate::vif::workbench::Workbench;
-use crate::worker::RingRequest;
 
 /// Requests taken in one turn, at most: each may cost a grant copy.
 const REQUESTS_PER_TURN: usize = 8;

@@ -19,8 +19,8 @@ use crate::vif::live::Live;
 use crate::vif::multicast::MulticastFilter;
 use crate::vif::negotiate::{Channels, Features, QueueKeys};
 use crate::vif::offload::Offloads;
+use crate::vif::{ConnectRequest, QueueId};
 use crate::vif::{QueueCounters, QueuePair, Turned, Workbench, buffers_of_each};
-use crate::worker::{ConnectRequest, QueueId};
 
 pub(in crate::vif) const GUEST: u16 = 1;
 pub(in crate::vif) const PAGES: usize = 32;

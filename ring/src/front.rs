@@ -16,7 +16,8 @@ use crate::page::{Page, SharedPage};
 
 pub use messages::{
     FrontCtrl, FrontCtrlRequest, FrontCtrlResponse, FrontExtra, FrontRx, FrontRxRequest,
-    FrontRxResponse, FrontRxSlot, FrontTx, FrontTxRequest, FrontTxResponse, FrontTxSlot,
+    FrontRxResponse, FrontRxSlot, FrontTx, FrontTxRequest, FrontTxResponse, FrontTxSlot, rx_flags,
+    tx_flags,
 };
 
 /// The messages of one ring as the guest sees them.

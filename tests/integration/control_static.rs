@@ -7,14 +7,12 @@ use netback::demo::guest::options::FrontendOptions;
 use netback_tests::World;
 use netback_tests::raw::assert_no_violation;
 use netback_tests::world::{PATIENCE, until};
+use xen_ring::front::tx_flags::MORE_DATA;
 use xen_ring::front::{FrontTxRequest, FrontTxSlot};
 
 use crate::control::{
     DONE, INVALID, SUCCESS, ask, change_pages, configured, expect_all, hash_all, ring, with_ring,
 };
-
-/// netif.h: the packet of a tx request goes on in the next.
-const MORE_DATA: u16 = 4;
 
 #[test]
 fn static_grants_carry_the_packets() {

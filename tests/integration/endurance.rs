@@ -3,6 +3,7 @@
 //! back, with events, with rings that change at any moment, with whatever a random generator thinks of.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use xen_ring::front::tx_flags::{EXTRA_INFO, MORE_DATA};
 
 use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
@@ -15,9 +16,6 @@ use xen_ring::Page;
 use xen_ring::front::FrontTxSlot;
 
 use crate::hood::{flood, neighbourhood};
-
-const MORE_DATA: u16 = 4;
-const EXTRA_INFO: u16 = 8;
 
 /// A guest that takes back the pages it offered for receiving.
 #[test]

@@ -9,12 +9,10 @@ use netback::demo::sim::GuestPage;
 use netback_tests::raw::{assert_no_violation, linux, reload};
 use netback_tests::world::until;
 use xen_ring::DomId;
+use xen_ring::front::tx_flags::{EXTRA_INFO, MORE_DATA};
 use xen_ring::front::{FrontExtra, FrontTxRequest, FrontTxSlot};
 
 use crate::hood::{neighbourhood, neighbourhood_after};
-
-const MORE_DATA: u16 = 4;
-const EXTRA_INFO: u16 = 8;
 
 /// `lie` is told in the tx ring of a connected vif; the backend must answer as `text` says. The vif then comes back
 /// with an honest driver.

@@ -209,7 +209,7 @@ impl Vif {
 
     /// Asks the workers to give everything back. `Some` when there is nothing to wait for.
     pub(super) fn disconnect(&mut self, host: &mut Host) -> Option<Event> {
-        self.carrier(false);
+        self.set_carrier(false);
         let Some(connection) = &mut self.connection else {
             return Some(Event::QueuesDown);
         };

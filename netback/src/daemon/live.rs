@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! What may change about a vif while it is connected: what its frontend asks for, and the link.
+//! What may change about a vif while it is connected: what its frontend asks for, and the tap.
 //!
 //! The frontend may ask for a multicast filter and for XDP headroom at any time, and the toolstack
 //! may pull the cable out (`disconnect`). An administrator may take the tap down, or give it
 //! another MTU; of a tap that a script has moved to another network namespace that is seen when the
-//! vif connects, as the kernel announces it there only. The queues are told through [`Live`], the guest through the nodes `carrier`
-//! (netif.h, "Link state") and `mtu`, and the host through the tap's carrier.
+//! vif connects, as the kernel announces it there only. The queues are told through [`Live`], the
+//! guest through the nodes `mtu` and `carrier`, and the host through the tap's carrier
+//! ([`carrier`](super::carrier)).
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,6 @@ use crate::vif::{Live, MulticastFilter};
 
 /// How long to wait before showing the host what has changed too often.
 const SHOW_PAUSE: Duration = Duration::from_millis(500);
-
-/// The node by which a guest learns whether its link is up.
-pub(super) const CARRIER: &str = "carrier";
 
 impl Vif {
     /// A frontend was connected to a former backend, and may still be.
@@ -129,49 +127,6 @@ impl Vif {
         self.connection
             .as_ref()
             .is_some_and(|connection| connection.shown.disconnect)
-    }
-
-    /// Whether the guest has a link: the host can be reached through the tap, and the cable is in.
-    /// The tap's carrier has no part in that, as it shows the host whether there is a guest.
-    pub(super) fn has_link(&self) -> bool {
-        self.is_tap_up() && !self.is_cut()
-    }
-
-    fn is_tap_up(&self) -> bool {
-        self.tap_link.is_some_and(|link| link.up)
-    }
-
-    /// Why it has none.
-    pub(super) fn link_reason(&self) -> Option<String> {
-        if self.is_cut() {
-            Some("the toolstack has pulled the cable out (the frontend's node disconnect)".into())
-        } else if !self.is_tap_up() {
-            Some("the tap is down (ip link set NAME up)".into())
-        } else {
-            None
-        }
-    }
-
-    /// What the node `carrier` is to say.
-    pub(super) fn carrier_text(&self) -> &'static str {
-        if self.is_tap_up() && !self.is_shown_cut() {
-            "1"
-        } else {
-            "0"
-        }
-    }
-
-    /// Tells the guest whether it has a link, unless it has been told.
-    pub(super) fn publish_carrier(&mut self, host: &mut Host) {
-        let (path, text) = (self.path, self.carrier_text());
-        if self.carrier_told == Some(text) {
-            return;
-        }
-        let done = host.store.ask(path, "write carrier", |client| {
-            device::write_keys(client, path, &[(CARRIER, text)])
-        });
-        self.carrier_told = done.map(|_| text);
-        self.again_unless(done.is_some(), host);
     }
 
     /// Whether a change is about the vif's tap.

@@ -13,6 +13,7 @@
 //! | `script` | the vif script, when the daemon runs it |
 //! | `host` | what the devices share |
 //! | `limits` | rates |
+//! | `carrier` | whether there is somebody at the other end, shown to both |
 //! | `stall` | guests that do not take what comes for them |
 //! | `live` | multicast, XDP, link state, MTU: what may change |
 //! | `store` | the connection to xenstored, lost and found |
@@ -24,6 +25,7 @@
 //! stay in their bridges, and nothing is written to the store. The next daemon finds everything
 //! it needs there, in the rings and in the taps, and goes on.
 
+mod carrier;
 mod connect;
 mod connection;
 mod devices;

@@ -10,8 +10,8 @@ use hotplug::{MacAddr, Tap, TapOptions, link};
 use xenbus::backend::{Action, Event, HotplugStatus, Phase};
 use xenbus::{XenbusState, device};
 
+use super::carrier::CARRIER;
 use super::host::Host;
-use super::live::CARRIER;
 use super::orphans;
 use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
@@ -199,7 +199,7 @@ impl Vif {
                 // As with any network card, no carrier until somebody is at the other end. A guest
                 // that a former backend left connected most likely is.
                 if !self.was_left_connected() {
-                    self.carrier(false);
+                    self.set_carrier(false);
                 }
                 Event::NetifCreated
             }
@@ -227,30 +227,6 @@ impl Vif {
             && let Err(error) = tap.destroy()
         {
             tracing::error!(vif = %self.name(), %error, "the tap cannot be removed");
-        }
-    }
-
-    /// Shows the host whether there is somebody at the other end: a guest that takes what comes for
-    /// it, with its cable in. Linux before 5.0 has no way to say so for a tap, and does without.
-    pub(super) fn carrier(&self, carrier: bool) {
-        let carrier = carrier && !self.is_shown_cut() && !self.is_stalled();
-        if let Some(tap) = &self.tap
-            && let Err(error) = tap.set_carrier(carrier)
-            && !error.is_unknown_to_the_kernel()
-            && !error.is_gone()
-        {
-            tracing::error!(vif = %self.name(), %error, "the tap's carrier cannot be set");
-        }
-    }
-
-    /// Shows it anew after what it depends on has changed. While the rings are being mapped nobody is
-    /// at the other end yet, and when they are given back not any more.
-    pub(super) fn refresh_carrier(&self) {
-        if matches!(
-            self.machine.phase(),
-            Phase::AwaitHotplug | Phase::Connected | Phase::Reconfigured
-        ) {
-            self.carrier(true);
         }
     }
 

@@ -192,24 +192,6 @@ impl Vif {
         format!("vif{}.{}", self.path.dom, self.handle)
     }
 
-    /// The carrier goes up with the rings: not with the worker's word, which may come late, when
-    /// the device is closing. It was left up for a guest that seemed to be connected and is not.
-    fn follow_carrier(&mut self, before: Phase, host: &mut Host) {
-        match (before, self.machine.phase()) {
-            (Phase::Connecting, Phase::AwaitHotplug) => {
-                self.carrier(true);
-                self.publish_carrier(host);
-            }
-            // A script may have changed the tap, and a guest may have waited for it.
-            (Phase::AwaitHotplug, Phase::Connected) => self.follow_tap(host),
-            (Phase::Connecting, Phase::Failed) => self.carrier(false),
-            (Phase::Adopted, after) if !matches!(after, Phase::Adopted | Phase::Connecting) => {
-                self.carrier(false);
-            }
-            _ => {}
-        }
-    }
-
     /// Says that the device still waits for its script, if it does.
     pub(super) fn still_waiting(&mut self) {
         self.wait_noticed = false;

@@ -3,14 +3,13 @@
 
 use std::hint::black_box;
 
+use xen_ring::front::tx_flags::{EXTRA_INFO, MORE_DATA};
 use xen_ring::front::{FrontExtra, FrontRing, FrontTx, FrontTxRequest, FrontTxSlot};
 use xen_ring::netif::{Status, TxLimits, TxRing, TxSlot, next_packet};
 use xen_ring::{BackRing, SharedPage};
 
 use super::Shape;
 
-const MORE_DATA: u16 = 4;
-const EXTRA_INFO: u16 = 8;
 const LIMITS: TxLimits = TxLimits {
     gso_v4: true,
     gso_v6: true,

@@ -6,6 +6,30 @@
 use super::FrontKind;
 use crate::page::Page;
 
+/// Flags of a tx request, as `XEN_NETTXF_*` in netif.h numbers them.
+pub mod tx_flags {
+    /// The checksum holds the pseudo-header's sum only.
+    pub const CSUM_BLANK: u16 = 1;
+    /// The data has been checked.
+    pub const DATA_VALIDATED: u16 = 2;
+    /// The packet goes on in the next slot.
+    pub const MORE_DATA: u16 = 4;
+    /// An extra info is in the next slot.
+    pub const EXTRA_INFO: u16 = 8;
+}
+
+/// Flags of an rx response, as `XEN_NETRXF_*` in netif.h numbers them: the first two the other way round.
+pub mod rx_flags {
+    /// The data has been checked.
+    pub const DATA_VALIDATED: u16 = 1;
+    /// The checksum holds the pseudo-header's sum only.
+    pub const CSUM_BLANK: u16 = 2;
+    /// The packet goes on in the next slot.
+    pub const MORE_DATA: u16 = 4;
+    /// An extra info is in the next slot.
+    pub const EXTRA_INFO: u16 = 8;
+}
+
 /// The ring by which the guest sends: 256 slots of 12 bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum FrontTx {}
@@ -25,7 +49,7 @@ pub struct FrontTxRequest {
     pub gref: u32,
     /// Start within the page.
     pub offset: u16,
-    /// 1 checksum blank, 2 validated, 4 more data, 8 extra info.
+    /// Of [`tx_flags`].
     pub flags: u16,
     /// Echoed in the response.
     pub id: u16,
@@ -80,7 +104,7 @@ pub struct FrontRxResponse {
     pub id: u16,
     /// Start within the page.
     pub offset: u16,
-    /// 1 validated, 2 checksum blank, 4 more data, 8 extra info.
+    /// Of [`rx_flags`].
     pub flags: u16,
     /// Bytes, or a negative error.
     pub status: i16,

@@ -23,6 +23,7 @@ backend_stop() {
 
 # backend_queues [COUNT]: how many queues the backend offers for a vif, from its next start on; without a count, by its default: as many as dom0 has
 # CPUs, which is one.
+# shellcheck disable=SC2119,SC2120 # what calls it with a count is a file that reads this one
 backend_queues() {
     mkdir -p /etc/netback
     rm -f /etc/netback/netback.toml "$rig/kernel-options"

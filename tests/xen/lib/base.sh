@@ -15,6 +15,7 @@ host_tools=(
     xz:xz-utils
     zstd:zstd
     flock:util-linux
+    shellcheck:shellcheck
 )
 
 die() {

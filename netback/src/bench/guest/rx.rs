@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The guest's receiving loop: counts frames, and posts every buffer again.
 
+use xen_ring::front::rx_flags::{EXTRA_INFO, MORE_DATA};
 use xen_ring::front::{FrontRx, FrontRxRequest};
 
 use super::End;
@@ -8,9 +9,7 @@ use super::memory::Memory;
 use crate::bench::BenchError;
 use crate::demo::sim::SimGuest;
 
-// Flags of a response and of an extra info, from the protocol's tables.
-const MORE_DATA: u16 = 4;
-const EXTRA_INFO: u16 = 8;
+// Of an extra info: another follows.
 const EXTRA_MORE: u8 = 1;
 
 /// The guest's half of the rx ring.

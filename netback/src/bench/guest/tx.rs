@@ -2,6 +2,7 @@
 //! The guest's sending loop: keeps its ring full of one frame, over and over.
 
 use xen_ring::PAGE_SIZE;
+use xen_ring::front::tx_flags::{CSUM_BLANK, DATA_VALIDATED, EXTRA_INFO, MORE_DATA};
 use xen_ring::front::{FrontExtra, FrontTx, FrontTxRequest, FrontTxSlot};
 
 use super::End;
@@ -10,11 +11,7 @@ use crate::bench::BenchError;
 use crate::bench::frames::Frame;
 use crate::demo::sim::SimGuest;
 
-// Flags of a request and kinds of extra info, from the protocol's tables.
-const CSUM_BLANK: u16 = 1;
-const DATA_VALIDATED: u16 = 2;
-const MORE_DATA: u16 = 4;
-const EXTRA_INFO: u16 = 8;
+// Kinds of extra info and an answer's status, from the protocol's tables.
 const EXTRA_GSO: u8 = 1;
 const GSO_TCPV4: u8 = 1;
 const OKAY: i16 = 0;

@@ -67,9 +67,14 @@ pub(in crate::bench) fn head(out: &mut impl Write, machine: &str, rounds: usize)
 /// One row.
 pub(in crate::bench) fn row(out: &mut impl Write, series: &Series) -> io::Result<()> {
     let figure = PathFigure::of(series);
+    let verdict = if figure.ratio >= figure.bar {
+        ""
+    } else {
+        "  missed"
+    };
     writeln!(
         out,
-        "{:<14}{:<11}{:>9.0} ns{:>9.0} ns{:>8.2}{:>8.2}{:>11.0} ns{:>11.0} ns{:>8.2}",
+        "{:<14}{:<11}{:>9.0} ns{:>9.0} ns{:>8.2}{:>8.2}{:>11.0} ns{:>11.0} ns{:>8.2}{verdict}",
         figure.way,
         figure.frame,
         figure.bare_ns,
@@ -126,9 +131,18 @@ mod tests {
         let figure = PathFigure::of(&series);
         assert_eq!((figure.bare_ns, figure.backend_ns), (400.0, 500.0));
         assert_eq!((figure.ratio, figure.cpu_ratio), (0.5, 0.5));
-        let mut text = Vec::new();
-        row(&mut text, &series).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        let row_of = |series: &Series| {
+            let mut text = Vec::new();
+            row(&mut text, series).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let text = row_of(&series);
         assert!(text.contains("0.50    0.85"), "{text}");
+        assert!(text.ends_with("  missed\n"), "{text}");
+        let even = Series {
+            rounds: vec![(cost(400.0), cost(400.0))],
+            ..series
+        };
+        assert!(!row_of(&even).contains("missed"));
     }
 }

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! From a frame at the tap to the guest's buffers and their answers.
 
-use xen_ring::front::{FrontExtra, FrontRxRequest};
+use xen_ring::front::{FrontExtra, FrontRxRequest, rx_flags};
 
 use super::*;
 
-const RX_MORE_DATA: u16 = 4;
-const RX_EXTRA_INFO: u16 = 8;
-const RX_BLANK_AND_VALIDATED: u16 = 1 | 2;
+const RX_BLANK_AND_VALIDATED: u16 = rx_flags::CSUM_BLANK | rx_flags::DATA_VALIDATED;
 const NO_OFFLOAD: [u8; HEADER] = [0; HEADER];
 
 /// Gives the frames to a guest that has posted `buffers`, and lets the backend have its turn.
@@ -159,7 +157,7 @@ mod rxpkt2rsp {
         rig.give(header, &frame);
         rig.turn();
         let slots = rig.received();
-        let flags = RX_EXTRA_INFO | RX_BLANK_AND_VALIDATED;
+        let flags = rx_flags::EXTRA_INFO | RX_BLANK_AND_VALIDATED;
         assert_eq!(Rig::response(slots[0]), (0, 0, flags, 3054));
         let gso = FrontExtra {
             kind: 1,
@@ -174,7 +172,7 @@ mod rxpkt2rsp {
     fn two_slots() {
         let mut rig = receive(4, &[&plain(PAGE + 100)]);
         let slots: Vec<_> = rig.received().into_iter().map(Rig::response).collect();
-        assert_eq!(slots, [(0, 0, RX_MORE_DATA, 4096), (1, 0, 0, 100)]);
+        assert_eq!(slots, [(0, 0, rx_flags::MORE_DATA, 4096), (1, 0, 0, 100)]);
     }
 
     /// Where FreeBSD has two copies into one page, one slot tells of both. Here a page is one copy.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Receiving: buffers are offered slot by slot, and frames are put together from the slots that come back.
 
+use xen_ring::front::rx_flags::{CSUM_BLANK, DATA_VALIDATED, EXTRA_INFO, MORE_DATA};
 use xen_ring::front::{FrontFault, FrontKind, FrontRing, FrontRx, FrontRxRequest, FrontRxResponse};
 use xen_ring::page::{Access, SharedPage};
 use xen_ring::{GrantRef, SysError};
@@ -13,11 +14,6 @@ use crate::demo::guest::options::FrontendOptions;
 /// Slots of one received frame beyond which Linux's netfront drops it.
 const FRAME_SLOTS: u32 = 18;
 
-// netif.h: flags of an rx response. The first two are the other way round than in a tx request.
-const DATA_VALIDATED: u16 = 1;
-const CSUM_BLANK: u16 = 2;
-const MORE_DATA: u16 = 4;
-const EXTRA_INFO: u16 = 8;
 /// An extra info with this flag is followed by another.
 const EXTRA_MORE: u8 = 1;
 const EXTRA_GSO: u8 = 1;

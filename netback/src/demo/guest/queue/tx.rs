@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Sending: frames are cut into slots, each with a page of its own, and their ids come back with the answers.
 
+use xen_ring::front::tx_flags::{CSUM_BLANK, DATA_VALIDATED, EXTRA_INFO, MORE_DATA};
 use xen_ring::front::{
     FrontExtra, FrontFault, FrontKind, FrontRing, FrontTx, FrontTxRequest, FrontTxSlot,
 };
@@ -15,11 +16,6 @@ use crate::demo::guest::options::FrontendOptions;
 /// Slots that must be free before another frame is begun: the most that one frame may take, and extras.
 const FRAME_SLOTS: u32 = 20;
 
-// netif.h: flags of a tx request.
-const CSUM_BLANK: u16 = 1;
-const DATA_VALIDATED: u16 = 2;
-const MORE_DATA: u16 = 4;
-const EXTRA_INFO: u16 = 8;
 // netif.h: the extras that change the multicast list, with the address in the body.
 const EXTRA_MCAST_ADD: u8 = 2;
 const EXTRA_MCAST_DEL: u8 = 3;

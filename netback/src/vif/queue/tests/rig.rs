@@ -5,6 +5,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::Instant;
+pub(in crate::vif) use xen_ring::front::tx_flags::{
+    CSUM_BLANK, DATA_VALIDATED, EXTRA_INFO, MORE_DATA,
+};
 
 use hotplug::Tap;
 use xen_ring::front::{
@@ -27,11 +30,6 @@ pub(in crate::vif) const PAGES: usize = 32;
 pub(in crate::vif) const PAGE: usize = 4096;
 /// Bytes before a frame on the tap.
 pub(in crate::vif) const HEADER: usize = 12;
-
-pub(in crate::vif) const CSUM_BLANK: u16 = 1;
-pub(in crate::vif) const DATA_VALIDATED: u16 = 2;
-pub(in crate::vif) const MORE_DATA: u16 = 4;
-pub(in crate::vif) const EXTRA_INFO: u16 = 8;
 
 /// A guest, a queue pair, and the far end of its tap.
 pub(in crate::vif) struct Rig {

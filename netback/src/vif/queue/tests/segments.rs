@@ -2,7 +2,7 @@
 //! Frames that stand for many: what they may cost the others, and what becomes of one that the guest
 //! cannot take.
 
-use xen_ring::front::{FrontExtra, FrontTxSlot};
+use xen_ring::front::{FrontExtra, FrontTxSlot, rx_flags};
 
 use super::super::Turn;
 use super::rig::*;
@@ -63,9 +63,6 @@ fn give_segments(rig: &Rig, tagged: bool) {
     rig.give(header, &frame);
 }
 
-/// In an answer of the rx ring, where bits 0 and 1 mean the opposite of what they do in a tx request.
-const RX_CSUM_BLANK: u16 = 2;
-
 /// (slots, those with extra info, those with a blank checksum) of what the guest has received.
 fn received(rig: &mut Rig) -> (usize, usize, usize) {
     let slots = rig.received();
@@ -73,7 +70,11 @@ fn received(rig: &mut Rig) -> (usize, usize, usize) {
         let flags = slots.iter().map(|slot| slot.as_response().flags);
         flags.filter(|flags| flags & flag != 0).count()
     };
-    (slots.len(), flagged(EXTRA_INFO), flagged(RX_CSUM_BLANK))
+    (
+        slots.len(),
+        flagged(rx_flags::EXTRA_INFO),
+        flagged(rx_flags::CSUM_BLANK),
+    )
 }
 
 /// Nobody can take it whole; what comes after it goes on as before.

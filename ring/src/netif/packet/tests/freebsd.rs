@@ -8,15 +8,11 @@
 use super::*;
 use crate::back::BackRing;
 use crate::copy::{CopyBatch, CopyOp, Direction};
+use crate::front::tx_flags::{CSUM_BLANK, DATA_VALIDATED, EXTRA_INFO, MORE_DATA};
 use crate::front::{FrontExtra, FrontRing, FrontTx, FrontTxRequest, FrontTxSlot};
 use crate::ids::DomId;
 use crate::netif::TxRing;
 use crate::page::SharedPage;
-
-const CSUM_BLANK: u16 = 1;
-const DATA_VALIDATED: u16 = 2;
-const MORE_DATA: u16 = 4;
-const EXTRA_INFO: u16 = 8;
 
 /// Both ends of a ring.
 struct Ring {

@@ -128,24 +128,24 @@ pub struct Description {
     pub is_tun: bool,
 }
 
-/// All interfaces here. One that goes while they are looked at is left out.
-pub fn all() -> io::Result<Vec<Description>> {
-    let mut all = Vec::new();
-    for interface in &nix::net::if_::if_nameindex()? {
-        let name = interface.name().to_string_lossy().into_owned();
-        let index = signed(interface.index())?;
-        match netlink::describe(index) {
-            Ok(found) => all.push(Description {
-                name,
-                alias: found.alias,
-                address: found.address.map(MacAddr),
-                is_tun: found.kind.as_deref() == Some("tun"),
-            }),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(all)
+/// Names of all interfaces here.
+pub fn names() -> io::Result<Vec<String>> {
+    let all = nix::net::if_::if_nameindex()?;
+    let names = all
+        .iter()
+        .map(|interface| interface.name().to_string_lossy());
+    Ok(names.map(std::borrow::Cow::into_owned).collect())
+}
+
+/// What the interface is.
+pub fn describe(name: &str) -> io::Result<Description> {
+    let found = netlink::describe(sys::index(socket()?.as_fd(), IfReq::named(name)?)?)?;
+    Ok(Description {
+        name: name.to_owned(),
+        alias: found.alias,
+        address: found.address.map(MacAddr),
+        is_tun: found.kind.as_deref() == Some("tun"),
+    })
 }
 
 /// How many queues of a tap are attached to descriptors at the moment, here and in other processes. 0 also for an

@@ -57,7 +57,7 @@ pub struct TapOptions {
     pub txqueuelen: u32,
     /// The host-side address: [`MacAddr::BACKEND`] for a vif.
     pub mac: MacAddr,
-    /// A new interface's alias, by which it is known again under whatever name.
+    /// The alias of an interface that has none, by which it is known again under whatever name.
     pub alias: Option<String>,
     /// Whether the interface outlives the process.
     pub persist: bool,
@@ -162,13 +162,19 @@ impl Tap {
         if self.created {
             // A script may have set both on an interface that is attached again.
             tun::set_mac(fd, options.mac).map_err(failed("address"))?;
-            if let Some(alias) = &options.alias {
-                link::set_alias(name, alias).map_err(failed("alias"))?;
-            }
             // Each change takes the kernel's lock on network interfaces and is announced to everybody.
             if link::mtu(name).map_err(failed("MTU"))? != options.mtu {
                 self.set_mtu(options.mtu)?;
             }
+        }
+        if let Some(alias) = &options.alias
+            && (self.created
+                || link::describe(name)
+                    .map_err(failed("alias"))?
+                    .alias
+                    .is_none())
+        {
+            link::set_alias(name, alias).map_err(failed("alias"))?;
         }
         // Here, under this name, is where it has just been attached.
         let len = options.txqueuelen;

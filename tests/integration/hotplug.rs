@@ -312,17 +312,38 @@ fn a_daemon_that_is_told_to_stop_lets_its_scripts_end() {
     world.finish_empty();
 }
 
-/// It would be plugged in in place of the next guest's, which is to get the same name.
+/// It would be plugged in in place of the next guest's, which is to get the same name and waits already.
 #[test]
-fn a_renamed_tap_is_removed_when_its_device_has_gone_meanwhile() {
-    let mut world = World::new();
-    let vif = world.attach(1);
-    host::ip("link set vif1.0 down");
-    host::ip("link set vif1.0 name web0");
+fn a_renamed_tap_is_removed_before_the_next_guests_script_looks_for_its_name() {
+    let mut world = World::with(daemon_runs_scripts);
+    let script = Script::new(
+        world.machine.dir(),
+        "vif-web",
+        "[ \"$1\" = online ] && { ip link show web0 && exit 1; ip link set $vif name web0; }; exit 0",
+    );
+    let first = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    until("the first has the name", || {
+        hotplug::link::exists("web0").unwrap()
+    });
     world.machine.stop_daemon().unwrap();
-    world.toolstack().remove_vif(&vif).unwrap();
-    assert!(hotplug::link::exists("web0").unwrap());
+    world.toolstack().remove_vif(&first).unwrap();
+    let next = with_script(&world, 2, &script.path);
     world.machine.start_daemon().unwrap();
+    world.wait_init(&next);
+    until("the next has the name", || {
+        hotplug::link::exists("web0").unwrap()
+    });
+    hotplug::link::add_ipv4("web0", host_ip(2), 24).unwrap();
+    hotplug::link::set_up("web0").unwrap();
+    world
+        .toolstack()
+        .set_hotplug_status(&next, "connected")
+        .unwrap();
+    let guest = world.boot_connected(next, linux());
+    assert_eq!(world.vif_status(&guest.vif).unwrap().vif, "web0");
+    guest.exercise();
+    world.remove(guest);
     world.finish_empty();
 }
 

@@ -13,8 +13,8 @@ use netback::demo::{guest::netfront::Phase, pattern};
 use netback_tests::raw::linux;
 use netback_tests::world::{PATIENCE, guest_ip, until};
 use netback_tests::{TestGuest, World};
-use xenbus::ErrorCode;
 use xenbus::wire::Kind;
+use xenbus::{ErrorCode, Xs};
 
 #[test]
 fn a_connection_outlives_the_daemon() {
@@ -221,19 +221,64 @@ fn an_mtu_that_changes_without_the_store_is_told_when_it_is_back() {
     world.finish(guest);
 }
 
+/// It waits for the toolstack to remove it, and nobody else would remove its tap.
+#[test]
+fn the_tap_of_a_device_that_is_over_is_removed() {
+    let mut world = World::new();
+    let vif = world.attach(1);
+    world.machine.stop_daemon().unwrap();
+    for (key, value) in [("state", "6"), ("online", "0")] {
+        let node = format!("{}/{key}", vif.backend_dir());
+        world.toolstack().store().write(&node, value).unwrap();
+    }
+    world.machine.start_daemon().unwrap();
+    until("the tap is gone", || world.interfaces().is_empty());
+    world.toolstack().remove_vif(&vif).unwrap();
+    world.finish_empty();
+}
+
 /// As in a driver domain whose quota is used up: a frontend reads the features when it sees InitWait, and never again.
 #[test]
 fn features_that_the_store_refuses_are_written_before_init_wait() {
     let mut world = World::new();
     let vif = refused_at_first(&mut world, (Kind::Write, ErrorCode::NoSpc), 0);
     assert_eq!(world.backend_state(&vif).as_deref(), Some("1"));
+    let tap = hotplug::link::index(&vif.tap()).unwrap();
     world.wait_init(&vif);
+    assert_eq!(
+        hotplug::link::index(&vif.tap()).unwrap(),
+        tap,
+        "the same tap"
+    );
     let offered = format!("{}/feature-rx-copy", vif.backend_dir());
     assert_eq!(
         world.toolstack().read(&offered).unwrap().as_deref(),
         Some("1")
     );
     connects_and_goes(world, vif);
+}
+
+/// It is as if it had not been found, until it is looked at again: the watch's first event sees to that here.
+#[test]
+fn a_device_that_cannot_be_read_is_not_taken_up_by_halves() {
+    let mut world = World::new();
+    world.machine.stop_daemon().unwrap();
+    let vif = world.create(1);
+    let refusal = (Kind::Read, ErrorCode::Io);
+    let xenstored = world.machine.xenstored();
+    xenstored
+        .with(move |store| {
+            // The daemon's own number, and six nodes that tell what the device is.
+            store.faults.skip = 7;
+            store.faults.refusals.push_back(refusal);
+        })
+        .unwrap();
+    world.machine.start_daemon().unwrap();
+    world.plug(&vif);
+    let status = world.vif_status(&vif).unwrap();
+    assert_eq!(status.script.as_deref(), Some("/bin/true"));
+    let guest = world.boot_connected(vif, linux());
+    world.finish(guest);
 }
 
 /// The daemon's first watch is that on all devices.

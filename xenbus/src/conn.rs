@@ -23,7 +23,7 @@ use crate::session::{Answer, RequestId, Session};
 pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads of 8 KiB in one go, when nobody waits for an answer.
-const RECEIVES_PER_DRAIN: usize = 32;
+const RECEIVES_PER_DRAIN: usize = 16;
 
 /// Where xenstored listens: the environment's word, the usual sockets, else the
 /// kernel's device (which is how a driver domain reaches the store).
@@ -201,7 +201,8 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     use super::*;
-    use crate::wire::Kind;
+    use crate::watch::Coalesce;
+    use crate::wire::{Kind, Message};
 
     /// Asks for three things over a connection that keeps what is written together, and says how
     /// long each piece was.
@@ -224,6 +225,36 @@ mod tests {
         let mut buffer = [0; 100];
         let piece = || recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::empty()).ok();
         std::iter::from_fn(piece).collect()
+    }
+
+    /// Guests can write without end, and each time brings about an event.
+    #[test]
+    fn events_are_taken_in_in_bounded_parts() {
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        )
+        .unwrap();
+        let conn = Conn::new(ours).unwrap();
+        let mut session = Session::new();
+        session.events.register("/x", "t", Coalesce::Watched);
+        let mut event = Vec::new();
+        let message = Message {
+            kind: Kind::WatchEvent,
+            req_id: 0,
+            tx_id: 0,
+            payload: b"/x/y\0t\0".to_vec(),
+        };
+        message.encode(&mut event).unwrap();
+        // A read takes one at a time from such a socket.
+        for _ in 0..RECEIVES_PER_DRAIN + 2 {
+            nix::unistd::write(&theirs, &event).unwrap();
+        }
+        assert!(conn.drain(&mut session).unwrap(), "there is more");
+        assert!(!conn.drain(&mut session).unwrap());
+        assert_eq!(session.events.len(), 1);
     }
 
     #[test]

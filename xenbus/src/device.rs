@@ -115,7 +115,7 @@ pub fn clear_hotplug_status(store: &impl Xs, device: DevicePath) -> io::Result<(
 
 /// Writes the MTU into the frontend's `mtu` node, by which the toolstack tells the guest
 /// of it: the node is the backend's own, and a toolstack that does not make it does not
-/// want it.
+/// want it. One that the backend may not write is the guest's, and as good as gone.
 ///
 /// # Errors
 /// That of the store.
@@ -128,7 +128,10 @@ where
     transact(store, |t| match optional(t, &node)? {
         None => Ok(Written::Gone),
         Some(text) if &*text == mtu => Ok(Written::Unchanged),
-        Some(_) => t.write(&node, mtu).map(|()| Written::Done),
+        Some(_) => match t.write(&node, mtu) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Written::Gone),
+            written => written.map(|()| Written::Done),
+        },
     })
 }
 

@@ -200,7 +200,7 @@ impl Rig {
 
     fn backend(&mut self, way: Way, frame: &Frame, amount: Amount) -> Result<Cost, BenchError> {
         self.machine.start_daemon()?;
-        let worker = find_worker()?;
+        let worker = Thread::expect(WORKER)?;
         worker.pin(self.worker_cpu)?;
         self.here.pin(self.guest_cpu)?;
         match way {
@@ -325,18 +325,6 @@ impl Rig {
 
 /// The name of the one worker's thread.
 const WORKER: &str = "netback/0";
-
-/// The worker. A thread names itself, which it may not have come to yet.
-fn find_worker() -> Result<Thread, BenchError> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if let Some(worker) = Thread::named(WORKER)? {
-            return Ok(worker);
-        }
-        std::thread::yield_now();
-    }
-    Err(BenchError::NoThread)
-}
 
 /// Repeats `step`, which says whether anything has moved and whether it is done, until it is done, or until nothing
 /// has moved for long.

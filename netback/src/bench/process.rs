@@ -10,6 +10,12 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, gettid};
 
+use super::BenchError;
+
+/// How often and how long to wait for a thread's name.
+const NAME_TRIES: u32 = 500;
+const NAME_PAUSE: Duration = Duration::from_millis(10);
+
 /// A thread of this process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Thread(Pid);
@@ -30,6 +36,17 @@ impl Thread {
             }
         }
         Ok(None)
+    }
+
+    /// The thread of this name, which has been started: it takes its name when it first runs.
+    pub(super) fn expect(name: &str) -> Result<Self, BenchError> {
+        for _ in 0..NAME_TRIES {
+            if let Some(thread) = Self::named(name)? {
+                return Ok(thread);
+            }
+            std::thread::sleep(NAME_PAUSE);
+        }
+        Err(BenchError::NoThread)
     }
 
     /// Lets it run on one processor only.

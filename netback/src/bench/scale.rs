@@ -79,8 +79,6 @@ pub(super) struct Share {
 
 /// Pages that a busy guest sends from: few, since there are many guests.
 const PAGES: usize = 4;
-/// How often a thread is looked for.
-const NAME_TRIES: u32 = 500;
 
 /// Measures.
 pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
@@ -131,11 +129,11 @@ struct Crew {
 
 impl Crew {
     fn find(workers: usize) -> Result<Self, BenchError> {
-        let workers = (0..workers).map(|number| find(&format!("netback/{number}")));
+        let workers = (0..workers).map(|number| Thread::expect(&format!("netback/{number}")));
         Ok(Self {
-            control: find("netback")?,
+            control: Thread::expect("netback")?,
             workers: workers.collect::<Result<_, _>>()?,
-            store: find("fake-xenstored")?,
+            store: Thread::expect("fake-xenstored")?,
         })
     }
 
@@ -156,17 +154,6 @@ impl Crew {
             others: all.saturating_sub(daemon + store),
         })
     }
-}
-
-/// A thread of this name. One that has just been started takes its name when it first runs.
-fn find(name: &str) -> Result<Thread, BenchError> {
-    for _ in 0..NAME_TRIES {
-        if let Some(thread) = Thread::named(name)? {
-            return Ok(thread);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Err(BenchError::NoThread)
 }
 
 impl AttachTime {

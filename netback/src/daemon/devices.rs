@@ -53,38 +53,32 @@ impl Daemon {
         }
     }
 
-    /// Takes up all devices that are there and drops those that are gone. After the first time
-    /// that this succeeds, taps that belong to none of them are removed.
+    /// Takes up all devices that are there and drops those that are gone. The first time that they
+    /// are known, taps that belong to none of them are removed.
     pub(super) fn scan(&mut self) {
-        let scanner = &mut self.scanner;
-        let changes = self.host.store.client().map(|client| scanner.scan(client));
-        let complete = self.changed(changes);
-        let Some(client) = self.host.store.client().filter(|_| complete) else {
+        let Some(client) = self.host.store.client() else {
             return;
         };
-        if !std::mem::replace(&mut self.orphans_removed, true) {
-            // An answer that is none, and a directory that cannot be read, leave the tap alone. One
-            // that waits for the toolstack to remove it has no use for a tap.
+        let changes = self.scanner.scan(client);
+        // Before any device is taken up: its script may look for a name that such a tap has.
+        if changes.is_ok() && !std::mem::replace(&mut self.orphans_removed, true) {
+            // An answer that is none, and a directory that cannot be read, leave the tap alone. A
+            // device that waits for the toolstack to remove it has no use for a tap.
             orphans::remove(|path| {
-                !self.vifs.contains_key(&path)
-                    && device::probe(client, path)
-                        .is_ok_and(|found| found.is_none_or(|found| found.retired))
+                let found = device::probe(client, path);
+                found.is_ok_and(|found| found.is_none_or(|found| found.retired))
             });
         }
+        self.changed(Some(changes));
     }
 
-    /// `false` if the store did not tell.
-    fn changed(&mut self, changes: Option<io::Result<Vec<Change>>>) -> bool {
+    fn changed(&mut self, changes: Option<io::Result<Vec<Change>>>) {
         match changes {
-            Some(Ok(changes)) => {
-                changes.into_iter().for_each(|change| self.change(change));
-                return true;
-            }
+            Some(Ok(changes)) => changes.into_iter().for_each(|change| self.change(change)),
             Some(Err(error)) if is_disconnected(&error) => self.host.store.lost(&error),
             Some(Err(error)) => tracing::error!(%error, "cannot look at the devices in xenstore"),
             None => {}
         }
-        false
     }
 
     fn change(&mut self, change: Change) {
@@ -100,7 +94,7 @@ impl Daemon {
             }
             Change::Removed(path) => self.feed(path, Event::BackendRemoved),
             Change::Changed(path, Key::State | Key::Online) => self.with_vif(path, |vif, host| {
-                let known = vif.own_state;
+                let known = vif.stored_state;
                 let changes = host.store.ask(path, "read the device", |c| {
                     device::read_own(c, path, known)
                 });

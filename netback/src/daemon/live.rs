@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use hotplug::monitor::Changed;
 use xenbus::backend::Event;
+use xenbus::device::Written;
 use xenbus::{Ahead, XenbusState, device};
 
 use super::connect::tap_offload;
@@ -173,10 +174,10 @@ impl Vif {
                 device::follow_mtu(client, frontend, &text)
             });
         self.again_unless(done.is_some(), host);
-        if done.is_none() {
+        self.mtu_told = done.map(|_| mtu);
+        if done != Some(Written::Done) {
             return;
         }
-        self.mtu_told = Some(mtu);
         if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
             tracing::info!(vif = %self.name(), domid = %self.path.dom, mtu, suppressed = if_any(suppressed), "the tap's MTU has changed");
         }

@@ -235,13 +235,15 @@ impl Daemon {
 
     /// Whether it was told to stop, and no script runs that has yet to end: within its time limit. One
     /// that is cut off leaves a tap half plugged in, and the next daemon does not know. What the
-    /// store tells meanwhile is for the next one, so no further script starts.
+    /// store tells meanwhile is for the next one, so no further script starts but the `offline` of
+    /// a device that went while its `online` ran; packets go on.
     fn is_over(&self) -> bool {
         self.stop.is_stopped() && !self.vifs.values().any(Vif::runs_a_script)
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        let at = [self.host.store.due(), self.control.deadline()];
+        let retry = self.host.store.due().filter(|_| !self.stop.is_stopped());
+        let at = [retry, self.control.deadline()];
         let at = at
             .into_iter()
             .flatten()
@@ -301,11 +303,13 @@ impl Daemon {
         }
     }
 
-    /// What has come due: timers, clients of the control socket, the next try at the store.
+    /// What has come due: timers, clients of the control socket, the next try at the store. Of a
+    /// daemon that is told to stop, only what ends.
     fn due(&mut self, now: Instant) {
         self.control.expire(now);
         while let Some(due) = self.host.timers.pop(now) {
             match due {
+                Due::Resync(_) if self.stop.is_stopped() => {}
                 Due::HotplugWait(path) => self.still_waiting(path),
                 Due::Script(path) => self.script_ready(path),
                 Due::Show(path) => self.with_vif(path, |vif, host| {
@@ -318,7 +322,7 @@ impl Daemon {
                 }),
             }
         }
-        if self.host.store.retry(now) {
+        if !self.stop.is_stopped() && self.host.store.retry(now) {
             self.scan();
             for path in self.vifs.keys().copied().collect::<Vec<_>>() {
                 self.with_vif(path, Vif::resync);

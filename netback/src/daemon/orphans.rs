@@ -22,18 +22,24 @@ pub(super) fn alias(device: DevicePath) -> String {
 
 /// Removes the taps that a former daemon left and whose device `is_gone`.
 pub(super) fn remove(is_gone: impl Fn(DevicePath) -> bool) {
-    let interfaces = match link::all() {
-        Ok(interfaces) => interfaces,
+    let names = match link::names() {
+        Ok(names) => names,
         Err(error) => {
             tracing::warn!(%error, "cannot look for taps that were left behind");
             return;
         }
     };
-    for interface in interfaces {
-        let Some(device) = owner(&interface).filter(|device| is_gone(*device)) else {
-            continue;
+    for tap in names {
+        let device = match link::describe(&tap) {
+            Ok(interface) => owner(&interface).filter(|device| is_gone(*device)),
+            // It has gone meanwhile.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => None,
+            Err(error) => {
+                tracing::warn!(%tap, %error, "cannot see whether this interface was left behind");
+                None
+            }
         };
-        let tap = interface.name;
+        let Some(device) = device else { continue };
         match remove_one(&tap) {
             Ok(true) => tracing::info!(%tap, %device, "removed the tap of a device that is gone"),
             Ok(false) => {}
@@ -44,7 +50,7 @@ pub(super) fn remove(is_gone: impl Fn(DevicePath) -> bool) {
     }
 }
 
-/// The device whose tap this is: by its alias, or its name if it has none, and a backend's address.
+/// The device whose tap this is: by its alias, or else by its name; and by a backend's address.
 fn owner(interface: &Description) -> Option<DevicePath> {
     let is_ours = interface.is_tun && interface.address == Some(MacAddr::BACKEND);
     let alias = interface.alias.as_deref();

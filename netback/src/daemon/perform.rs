@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use hotplug::{MacAddr, Tap, TapOptions, link};
 use xenbus::backend::{Action, Event, HotplugStatus, Phase};
+use xenbus::device::Written;
 use xenbus::{XenbusState, device};
 
 use super::carrier::CARRIER;
@@ -21,8 +22,9 @@ use crate::vif::negotiate::{ADVERTISED, OFFER};
 
 /// How long a device waits for its hotplug script before the log says so.
 const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
-/// How long to wait before writing again what the store refused.
-const STORE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait before writing again what the store refused: twice as long each time.
+pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(5);
+const STORE_PATIENCE_MOST: Duration = Duration::from_secs(80);
 
 impl Vif {
     /// Carries out one action.
@@ -104,6 +106,9 @@ impl Vif {
         let done = host.store.ask(path, "write the state", |c| {
             device::set_state(c, path, state)
         });
+        if matches!(done, Some(Written::Done | Written::Unchanged)) {
+            self.stored_state = state;
+        }
         self.again_unless(done.is_some(), host);
     }
 
@@ -112,7 +117,8 @@ impl Vif {
     pub(super) fn again_unless(&mut self, done: bool, host: &mut Host) {
         let refused = !done && host.store.client().is_some();
         if refused && !std::mem::replace(&mut self.resync_due, true) {
-            host.set_timer(Instant::now() + STORE_PATIENCE, Due::Resync(self.path));
+            host.set_timer(Instant::now() + self.store_pause, Due::Resync(self.path));
+            self.store_pause = STORE_PATIENCE_MOST.min(2 * self.store_pause);
         }
     }
 
@@ -194,7 +200,8 @@ impl Vif {
                     .link()
                     .inspect_err(|error| tracing::error!(vif = %name, %error, "the new tap cannot be asked for its state"))
                     .ok();
-                self.mtu_told = self.tap_link.map(|link| link.mtu);
+                // What a former backend's guest knows may be of before it went.
+                self.mtu_told = self.tap_link.map(|link| link.mtu).filter(|_| !self.adopted);
                 self.tap = Some(tap);
                 // As with any network card, no carrier until somebody is at the other end. A guest
                 // that a former backend left connected most likely is.
@@ -259,7 +266,7 @@ impl Vif {
     /// After the connection to the store was lost: does again what may not have reached it, and
     /// looks again at what may have changed.
     pub(super) fn resync(&mut self, host: &mut Host) {
-        let (path, known) = (self.path, self.own_state);
+        let (path, known) = (self.path, self.stored_state);
         self.frontend_watched = false;
         let changes = host.store.ask(path, "read the device", |c| {
             device::read_own(c, path, known)
@@ -269,7 +276,7 @@ impl Vif {
         for event in changes {
             self.feed(event, host);
         }
-        if self.forgotten {
+        if self.forgotten || matches!(self.machine.phase(), Phase::Retiring(_)) {
             return;
         }
         self.follow_rate(host);
@@ -299,6 +306,9 @@ impl Vif {
             Action::ReadHotplugStatus,
         ] {
             self.perform_and_feed(action, host);
+        }
+        if !self.resync_due {
+            self.store_pause = STORE_PATIENCE;
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -14,6 +14,7 @@ use xenbus::path::BACKEND_ROOT;
 use xenbus::reconnect::Backoff;
 use xenbus::{Client, DevicePath, DomId, FrontendPath, is_disconnected};
 
+use crate::logging::{RateLimited, if_any};
 use crate::vif::negotiate::LIVE_KEYS;
 
 /// How the daemon gets a connection: to xenstored, or to the demo's own store.
@@ -27,6 +28,8 @@ pub(super) struct Store {
     registry: Registry,
     token: Token,
     link: Link,
+    /// What the store refuses it may refuse for ever.
+    refusals: RateLimited,
 }
 
 enum Link {
@@ -48,6 +51,7 @@ impl Store {
                 registry,
                 token,
                 link: Link::Up(client),
+                refusals: RateLimited::new(20, Duration::from_secs(10)),
             },
             domid,
         ))
@@ -75,7 +79,9 @@ impl Store {
                 None
             }
             Err(error) => {
-                tracing::error!(%device, %error, "cannot {what}");
+                if let Some(suppressed) = self.refusals.allow(Instant::now()) {
+                    tracing::error!(%device, %error, suppressed = if_any(suppressed), "cannot {what}");
+                }
                 None
             }
         }

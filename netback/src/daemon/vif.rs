@@ -20,6 +20,7 @@ use xenbus::{Ahead, Client, DevicePath, FrontendPath, XenbusState, Xs};
 use super::connection::{Connection, Outcome};
 use super::host::Host;
 use super::limits::VifLimits;
+use super::perform::STORE_PATIENCE;
 use super::script::Script;
 use crate::logging::{RateLimited, if_any};
 use crate::vif::QueueCounters;
@@ -33,6 +34,8 @@ pub(super) struct Vif {
     pub(super) machine: Device,
     /// What our `state` node ought to be.
     pub(super) own_state: XenbusState,
+    /// What it was when it was last read or written.
+    pub(super) stored_state: XenbusState,
     /// The `handle` node: the second number in the tap's name.
     pub(super) handle: u32,
     /// Left by a former daemon, not fresh from the toolstack.
@@ -64,6 +67,8 @@ pub(super) struct Vif {
     pub(super) show_limit: RateLimited,
     /// A timer for [`Vif::resync`] is set.
     pub(super) resync_due: bool,
+    /// How long until it comes, the next time that the store refuses something.
+    pub(super) store_pause: Duration,
     /// A guest can connect and break the protocol as often as it likes.
     pub(super) log_limit: RateLimited,
 }
@@ -110,6 +115,7 @@ impl Vif {
             path,
             machine: Device::new(),
             own_state,
+            stored_state: own_state,
             handle: probe.handle.clone().ok().flatten().unwrap_or(path.handle),
             adopted: own_state != XenbusState::Initialising,
             frontend: probe.frontend.clone().ok(),
@@ -129,6 +135,7 @@ impl Vif {
             show_due: false,
             show_limit: RateLimited::new(8, Duration::from_millis(500)),
             resync_due: false,
+            store_pause: STORE_PATIENCE,
             log_limit: RateLimited::new(10, Duration::from_secs(10)),
         };
         for (key, value) in &vif.facts.unserved {

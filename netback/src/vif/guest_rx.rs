@@ -2,9 +2,10 @@
 //! The way of a packet to the guest: tap, grant copy, rx ring.
 //!
 //! A turn reads frames while the guest has buffers posted, copies them all into the guest's pages
-//! with one ioctl, then answers the buffers' slots and publishes. A frame that needs more buffers
-//! than are posted is held until they are, for a second at most; what comes after it stays in the
-//! tap, whose queue is bounded (`tap.txqueuelen`) and drops at its end. What is beyond the vif's
+//! with one ioctl, then answers the buffers' slots and publishes. A frame that stands for several and
+//! that the guest cannot take whole is cut into those ([`cut`](super::cut)). A frame that needs more
+//! buffers than are posted is held until they are, for a second at most; what comes after it stays
+//! in the tap, whose queue is bounded (`tap.txqueuelen`) and drops at its end. What is beyond the vif's
 //! rate stays there too. How long all this goes on for a guest that posts too few buffers is
 //! decided in [`shortage`](super::shortage). A buffer whose page stays mapped (a static grant) is
 //! written to while it is planned, and costs no grant copy.
@@ -32,7 +33,7 @@ use super::fault::Fault;
 use super::headroom::Headroom;
 use super::live::Live;
 use super::negotiate::Features;
-use super::offload::describe_for_guest;
+use super::offload::{Offloads, describe_for_guest};
 use super::shortage::{Patience, Shortage, Verdict};
 use super::workbench::{BURST_FRAMES, Cursor, PlannedRx, Taken, Workbench};
 
@@ -56,7 +57,7 @@ pub(super) struct GuestRx {
     /// A frame behind its header that waits for buffers; empty if there is none.
     held: Vec<u8>,
     /// A frame that stands for several, of which some have gone.
-    cut: Option<Cut>,
+    segments: Option<Cut>,
     shortage: Shortage,
     /// Buffers that the next frame needs: what the held one does, else 1.
     wanted: u32,
@@ -111,7 +112,7 @@ impl GuestRx {
             live,
             headroom: Headroom::NONE,
             held: Vec::new(),
-            cut: None,
+            segments: None,
             shortage: Shortage::new(Patience::new(features.rx_notify, stall)),
             wanted: 1,
             // Frames may have been waiting in the tap since before anybody watched it.
@@ -234,6 +235,10 @@ impl GuestRx {
                 slots,
             } = match self.accept(batch, &frame) {
                 Ok(accepted) => accepted,
+                Err(DropReason::UnwantedSegments) if self.cut_up(batch, &frame) => {
+                    cursor.shrink(room.start);
+                    continue;
+                }
                 Err(reason) => {
                     counters.dropped(reason);
                     continue;
@@ -249,13 +254,8 @@ impl GuestRx {
                 return Ok(Ended::NoBuffers);
             }
             let bytes = batch.bytes_mut(frame.clone());
-            let offloads = self.headroom.limit(self.features.offloads);
-            let description = match describe_for_guest(header, bytes, offloads) {
+            let description = match describe_for_guest(header, bytes, self.offloads()) {
                 Ok(description) => description,
-                Err(DropReason::UnwantedSegments) if self.cut(header, bytes) => {
-                    cursor.shrink(room.start);
-                    continue;
-                }
                 Err(reason) => {
                     counters.dropped(reason);
                     continue;
@@ -276,6 +276,11 @@ impl GuestRx {
             });
         }
         Ok(Ended::Full)
+    }
+
+    /// What the guest accepts at the moment in place of plain frames.
+    fn offloads(&self) -> Offloads {
+        self.headroom.limit(self.features.offloads)
     }
 
     /// What tells the guest of the room before its data. The last extra info of a frame: they go by

@@ -7,8 +7,9 @@
 //! answered before the tap is touched, so the guest never waits for the host's network; every
 //! slot of a planned packet is answered, whatever becomes of the packet. Datagrams in a row go to
 //! the tap as one frame ([`train`](super::train)). After some frames or segments the turn ends, and
-//! what is left is taken again in the next. What is beyond the vif's rate stays in the ring, and the guest waits. A slot whose
-//! page stays mapped (a static grant) is read while it is planned, and costs no grant copy.
+//! what is left is taken again in the next. What is beyond the vif's rate stays in the ring, and
+//! the guest waits. A slot whose page stays mapped (a static grant) is read while it is planned,
+//! and costs no grant copy.
 
 use std::io;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ const TURN_FRAMES: usize = 2 * BURST_FRAMES;
 /// So does the packet with which it has moved so many segments: the host may cut them while they are
 /// written, for each receiver that does not take them whole, and nobody else has a turn then. A
 /// ring full of the longest packets has fewer, of 1000 bytes or more.
-const TURN_SEGMENTS: u32 = 1024;
+const TURN_SEGMENTS: u32 = netif::packet::MAX_SEGMENTS;
 
 /// The tx half of a queue pair.
 #[derive(Debug)]

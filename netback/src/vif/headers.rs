@@ -2,7 +2,7 @@
 //! Finds the transport header of a frame, and fills in its checksum where that cannot be left
 //! to anybody else.
 //!
-//! Called by [`offload`](super::offload) and `train` on private copies of frames only. Every length is
+//! Called by [`offload`](super::offload), `train` and `cut` on private copies of frames only. Every length is
 //! checked against the frame, and the walk over IPv6 extension headers is bounded.
 
 /// Where a TCP or UDP header stands in a frame.

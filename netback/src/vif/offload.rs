@@ -138,30 +138,41 @@ pub fn describe_for_guest(
     frame: &mut [u8],
     offloads: Offloads,
 ) -> Result<ForGuest, DropReason> {
-    let found = match header.csum {
-        Csum::Blank { start, offset } => {
-            transport(frame).filter(|found| found.is_checksummed_at(start, offset))
-        }
-        Csum::Unknown | Csum::Valid => None,
-    };
-    let blank = found.filter(|found| offloads.takes_blank(*found));
     if let Some(Segments { gso, .. }) = header.gso {
-        let taken = blank.is_some_and(|found| offloads.takes_segments(gso, found));
-        return if taken {
-            Ok(ForGuest::blank(Some(gso)))
-        } else {
-            Err(DropReason::UnwantedSegments)
+        return match is_taken_whole(header, frame, offloads) {
+            true => Ok(ForGuest::blank(Some(gso))),
+            false => Err(DropReason::UnwantedSegments),
         };
     }
     match header.csum {
         Csum::Unknown => Ok(ForGuest::default()),
         Csum::Valid => Ok(ForGuest::VALID),
-        Csum::Blank { .. } if blank.is_some() => Ok(ForGuest::blank(None)),
+        Csum::Blank { .. } if left_blank(header, frame, offloads).is_some() => {
+            Ok(ForGuest::blank(None))
+        }
         Csum::Blank { start, offset } => {
             fill_checksum(frame, start, offset).ok_or(DropReason::BadFromTap)?;
             Ok(ForGuest::VALID)
         }
     }
+}
+
+/// Whether the frontend takes a frame in one piece: one that is not to be segmented, or that it can
+/// have segmented itself.
+pub fn is_taken_whole(header: VnetHdr, frame: &[u8], offloads: Offloads) -> bool {
+    header.gso.is_none_or(|Segments { gso, .. }| {
+        let found = left_blank(header, frame, offloads);
+        found.is_some_and(|found| offloads.takes_segments(gso, found))
+    })
+}
+
+/// The transport header of a frame whose checksum is blank, and can stay so for the frontend.
+fn left_blank(header: VnetHdr, frame: &[u8], offloads: Offloads) -> Option<Transport> {
+    let Csum::Blank { start, offset } = header.csum else {
+        return None;
+    };
+    transport(frame)
+        .filter(|found| found.is_checksummed_at(start, offset) && offloads.takes_blank(*found))
 }
 
 impl ForGuest {

@@ -85,7 +85,8 @@ pub enum DropReason {
     /// should die of, since a frontend may have read the features of another backend before.
     #[error("the packet wants a segmentation that was not offered")]
     GsoNotOffered,
-    /// A segment size that only serves to multiply packets.
+    /// A segment size that only serves to multiply packets: less than [`MIN_GSO_SIZE`], or so little
+    /// that there would be more than [`MAX_SEGMENTS`].
     #[error("the packet wants tiny segments")]
     GsoTooSmall,
     /// A change of the multicast list, which was not advertised.

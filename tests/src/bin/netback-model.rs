@@ -21,6 +21,7 @@ use netback::demo::guest::control::{self, Answer, Control, ExpectedHash};
 use netback::demo::guest::domain::Domain;
 use netback::demo::guest::netfront::{Netfront, Phase};
 use netback::demo::guest::options::FrontendOptions;
+use netback::demo::guest::queue::MulticastChange;
 use netback::demo::guest::store::FrontendStore;
 use netback::demo::guest::{Guest, GuestAddress};
 use netback::demo::probe::{self, Bound, Peer};
@@ -38,6 +39,8 @@ const KEY: [u8; 40] = [
     0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 ];
 const TOEPLITZ: u32 = 1;
+/// The Ethernet address of the IPv4 group 239.1.2.3 (RFC 1112, section 6.4).
+const GROUP: [u8; 6] = [0x01, 0x00, 0x5e, 0x01, 0x02, 0x03];
 const ALL_TYPES: u8 = 0xf;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -169,6 +172,10 @@ fn obey(guest: &Guest, line: &str) -> Outcome<String> {
         "delete-grants" => guest.with(|netfront| grants(netfront, control::DEL_GREF_MAPPING))?,
         "headroom" => guest.with(|netfront| headroom(netfront, 256))?,
         "no-headroom" => guest.with(|netfront| headroom(netfront, 0))?,
+        "multicast-control" => guest.with(|netfront| multicast_control(netfront, true))?,
+        "no-multicast-control" => guest.with(|netfront| multicast_control(netfront, false))?,
+        "join" => guest.with(|netfront| multicast(netfront, MulticastChange::Add(GROUP)))?,
+        "leave" => guest.with(|netfront| multicast(netfront, MulticastChange::Del(GROUP)))?,
         "account" => guest.with(account)?,
         other => {
             let Some(features) = other.strip_prefix("reload ") else {
@@ -266,6 +273,34 @@ fn grants(netfront: &mut Netfront, kind: u16) -> Outcome<String> {
 fn headroom(netfront: &mut Netfront, bytes: u16) -> Outcome<String> {
     netfront.set_headroom(bytes, PATIENCE)?;
     Ok(format!("headroom {bytes}"))
+}
+
+/// From now on only multicast frames to addresses of the guest's list are to come, or all again.
+fn multicast_control(netfront: &mut Netfront, wanted: bool) -> Outcome<String> {
+    let value = if wanted { "1" } else { "0" };
+    netfront
+        .store()
+        .set_raw("request-multicast-control", value)?;
+    Ok(format!("request-multicast-control = {value}"))
+}
+
+fn multicast(netfront: &mut Netfront, change: MulticastChange) -> Outcome<String> {
+    let answers = |netfront: &Netfront| {
+        let stats = netfront.stats();
+        (stats.tx_okay, stats.tx_error)
+    };
+    let (before, deadline) = (answers(netfront), Instant::now() + PATIENCE);
+    let queue = netfront.tx_queue().ok_or("the frontend is not connected")?;
+    queue.change_multicast(change)?;
+    while answers(netfront) == before {
+        if Instant::now() > deadline {
+            return Err("the change of the list is not answered".into());
+        }
+        netfront.flush();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    expect("errors", answers(netfront).1, before.1)?;
+    Ok(format!("{change:?}"))
 }
 
 /// The driver goes and comes back with these features, and no others.

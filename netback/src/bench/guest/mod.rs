@@ -106,3 +106,9 @@ pub(super) fn wait_connected(machine: &Machine, vif: &VifSpec) -> Result<(), Ben
         .toolstack()
         .wait_state(vif, XenbusState::Connected, LIBXL_PATIENCE)?)
 }
+
+/// Ids are the ring's own numbers.
+const fn id_of(index: u32) -> u16 {
+    let [a, b, _, _] = index.to_le_bytes();
+    u16::from_le_bytes([a, b])
+}

@@ -4,8 +4,8 @@
 use xen_ring::front::rx_flags::{EXTRA_INFO, MORE_DATA};
 use xen_ring::front::{FrontRx, FrontRxRequest};
 
-use super::End;
 use super::memory::Memory;
+use super::{End, id_of};
 use crate::bench::BenchError;
 use crate::demo::sim::SimGuest;
 
@@ -81,9 +81,8 @@ impl Receiver {
         let free = self.end.ring.free();
         for _ in 0..free {
             let index = self.end.ring.next_index();
-            let [a, b, _, _] = index.to_le_bytes();
             self.end.ring.push(FrontRxRequest {
-                id: u16::from_le_bytes([a, b]),
+                id: id_of(index),
                 gref: self.buffers.of_slot(index),
             })?;
         }

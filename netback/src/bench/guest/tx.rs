@@ -5,8 +5,8 @@ use xen_ring::PAGE_SIZE;
 use xen_ring::front::tx_flags::{CSUM_BLANK, DATA_VALIDATED, EXTRA_INFO, MORE_DATA};
 use xen_ring::front::{FrontExtra, FrontTx, FrontTxRequest, FrontTxSlot};
 
-use super::End;
 use super::memory::Memory;
+use super::{End, id_of};
 use crate::bench::BenchError;
 use crate::bench::frames::Frame;
 use crate::demo::sim::SimGuest;
@@ -176,10 +176,4 @@ impl Sender {
         }
         Ok(())
     }
-}
-
-/// Ids are the ring's own numbers.
-const fn id_of(index: u32) -> u16 {
-    let [a, b, _, _] = index.to_le_bytes();
-    u16::from_le_bytes([a, b])
 }

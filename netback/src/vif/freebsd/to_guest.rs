@@ -19,12 +19,6 @@ fn receive(buffers: usize, frames: &[&[u8]]) -> Rig {
     rig
 }
 
-/// TCP segments of 1000 bytes in one frame, 3054 bytes.
-fn segments() -> ([u8; HEADER], Vec<u8>) {
-    let header = [1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0, 0, 0];
-    (header, ipv4(TCP, 20, 3000))
-}
-
 /// How many slots a frame takes.
 mod mbufc2pkt {
     use super::*;

@@ -14,6 +14,7 @@ use super::{GuestRx, SLOTS_MAX};
 use crate::vif::counters::{DirectionCounters, DropReason};
 use crate::vif::cut::Cut;
 use crate::vif::fault::Fault;
+use crate::vif::offload::is_taken_whole;
 use crate::vif::vnet::{VNET_HDR_LEN, VnetHdr};
 use crate::vif::workbench::FRAME_MAX;
 
@@ -41,7 +42,7 @@ pub(super) struct Accepted {
 impl GuestRx {
     /// Whether there are frames that have been read from the tap.
     pub(super) fn has_frames(&self) -> bool {
-        !self.held.is_empty() || self.cut.is_some()
+        !self.held.is_empty() || self.segments.is_some()
     }
 
     /// The held frame, a segment, or a frame from the tap, put behind its header where `room` begins.
@@ -60,10 +61,10 @@ impl GuestRx {
             self.release();
             return Ok(Read::Frame(len - VNET_HDR_LEN));
         }
-        if let Some(cut) = &mut self.cut {
-            let segment = cut.next(batch.bytes_mut(start..room.end));
-            if segment.is_none() || cut.left() == 0 {
-                self.cut = None;
+        if let Some(segments) = &mut self.segments {
+            let segment = segments.next(batch.bytes_mut(start..room.end));
+            if segment.is_none() || segments.left() == 0 {
+                self.segments = None;
             }
             if let Some(len) = segment {
                 return Ok(Read::Frame(len - VNET_HDR_LEN));
@@ -75,15 +76,18 @@ impl GuestRx {
     /// A frame to be segmented that the guest cannot take so is cut here, if it can be. `false` if
     /// not. The kernel cuts for this tap what the guest cannot take, but for frames behind a VLAN
     /// tag, and those that waited when that changed.
-    pub(super) fn cut(&mut self, header: VnetHdr, frame: &[u8]) -> bool {
-        self.cut = Cut::new(frame, header);
-        self.cut.is_some()
+    pub(super) fn cut_up(&mut self, batch: &CopyBatch, frame: &Range<usize>) -> bool {
+        self.segments = match header_of(batch, frame) {
+            Ok(header) => Cut::new(batch.bytes(frame.clone()), header),
+            Err(_) => None,
+        };
+        self.segments.is_some()
     }
 
     /// Drops the segments that have not gone yet, and counts them.
-    pub(super) fn drop_cut(&mut self, reason: DropReason, counters: &DirectionCounters) {
-        if let Some(cut) = self.cut.take() {
-            counters.dropped_all(reason, cut.left());
+    pub(super) fn drop_segments(&mut self, reason: DropReason, counters: &DirectionCounters) {
+        if let Some(segments) = self.segments.take() {
+            counters.dropped_all(reason, segments.left());
         }
     }
 
@@ -129,19 +133,21 @@ impl GuestRx {
         }
     }
 
-    /// Judges the size of a frame that has just been read behind its header. Frontends count the
+    /// Judges a frame that has just been read behind its header: whether it has to be cut up, and its size. Frontends count the
     /// slots with data; extra infos take slots, too, but are not limited.
     pub(super) fn accept(
         &mut self,
         batch: &CopyBatch,
         frame: &Range<usize>,
     ) -> Result<Accepted, DropReason> {
-        let header = batch.bytes(frame.start - VNET_HDR_LEN..frame.start);
-        let header = <[u8; VNET_HDR_LEN]>::try_from(header).map_err(|_| DropReason::BadFromTap)?;
-        let header = VnetHdr::from_bytes(header).map_err(|_| DropReason::BadFromTap)?;
+        let header = header_of(batch, frame)?;
         self.expect_large = frame.len() > PAGE_SIZE;
         if frame.is_empty() {
             return Err(DropReason::BadFromTap);
+        }
+        // Before it waits for buffers that no segment of it needs.
+        if !is_taken_whole(header, batch.bytes(frame.clone()), self.offloads()) {
+            return Err(DropReason::UnwantedSegments);
         }
         let pages_max = if self.features.sg { SLOTS_MAX } else { 1 };
         let pages = match u32::try_from(frame.len().div_ceil(self.headroom.room())) {
@@ -157,4 +163,11 @@ impl GuestRx {
             hash,
         })
     }
+}
+
+/// The header that stands before a frame.
+fn header_of(batch: &CopyBatch, frame: &Range<usize>) -> Result<VnetHdr, DropReason> {
+    let header = batch.bytes(frame.start - VNET_HDR_LEN..frame.start);
+    let header = <[u8; VNET_HDR_LEN]>::try_from(header).map_err(|_| DropReason::BadFromTap)?;
+    VnetHdr::from_bytes(header).map_err(|_| DropReason::BadFromTap)
 }

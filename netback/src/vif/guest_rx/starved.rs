@@ -90,9 +90,9 @@ impl GuestRx {
             first_needed = Some(self.wanted);
             self.drop_held(reason, counters);
         }
-        if self.cut.is_some() {
+        if self.segments.is_some() {
             first_needed = first_needed.or(Some(1));
-            self.drop_cut(reason, counters);
+            self.drop_segments(reason, counters);
         }
         let room = Cursor::new(&bench.batch).place_any(true);
         if let Some(room) = room.filter(|_| self.tap_readable) {

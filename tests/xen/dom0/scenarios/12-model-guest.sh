@@ -1,5 +1,5 @@
-# What Linux's netfront never asks for, on a real Xen: the control ring's ten messages, static grants that carry packets, XDP headroom, and features
-# in other sets than all of them, with one queue and with two; and a cable that the toolstack pulls out. The model frontend of the tests drives the
+# What Linux's netfront never asks for, on a real Xen: the control ring's ten messages, static grants that carry packets, XDP headroom, multicast
+# control, and features in other sets than all of them, with one queue and with two; and a cable that the toolstack pulls out. The model frontend of the tests drives the
 # vif from user space inside the guest; real grants, real event channels, the real store.
 # backends: netback
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -29,6 +29,19 @@ of_status() {
 # Grants that the daemon has mapped; the hypervisor's own list does not have room for so many.
 grants_mapped() {
     grep -c /dev/xen/gntdev "/proc/$(daemon_pid)/maps" || true
+}
+
+grep_status() {
+    daemon_status | grep -q "$1"
+}
+
+# Twenty pings to a multicast group, which nobody answers. Sets $kept: frames that were kept from the guest meanwhile, a few of other groups among them.
+to_the_group() {
+    local before
+    before=$(of_status not-in-multicast-list)
+    ping -c 20 -i 0.1 -W 1 239.1.2.3 >/dev/null 2>&1 || true
+    kept=$(of_status not-in-multicast-list)
+    kept=$((${kept:-0} - ${before:-0}))
 }
 
 # cable in|out: the host sees it so.
@@ -70,6 +83,26 @@ model headroom
 exercise "headroom"
 model no-headroom
 exercise "no headroom any more"
+
+step "multicast control"
+ip route add 239.1.2.0/24 dev "$bridge"
+model multicast-control
+wait_for 60 "status does not show multicast control" grep_status '"multicast_control": *true'
+to_the_group
+check "what is sent to a group that the guest is not in is not kept from it" [ "$kept" -ge 20 ]
+model join
+check "status does not show one address" [ "$(of_status multicast_addresses)" = 1 ]
+to_the_group
+check "$kept frames to a group that the guest is in were kept from it" [ "$kept" -lt 10 ]
+model leave
+to_the_group
+check "what is sent to a group that the guest has left is not kept from it" [ "$kept" -ge 20 ]
+model no-multicast-control
+wait_for 60 "status still shows multicast control" grep_status '"multicast_control": *false'
+to_the_group
+check "$kept frames were kept from a guest that did not ask for it" [ "$kept" = 0 ]
+ip route del 239.1.2.0/24 dev "$bridge"
+exercise "no multicast control any more"
 
 step "the driver goes with its grants mapped, and comes back with one set of features after another"
 all="control split sg csum csum6 gso gso6"

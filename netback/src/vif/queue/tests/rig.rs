@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 pub(in crate::vif) use xen_ring::front::tx_flags::{
     CSUM_BLANK, DATA_VALIDATED, EXTRA_INFO, MORE_DATA,
 };
@@ -40,6 +40,7 @@ pub(in crate::vif) struct Rig {
     pub(in crate::vif) channels: SimEventChannels,
     pub(in crate::vif) host: UnixDatagram,
     pub(in crate::vif) pages: Vec<(GuestPage, Grant)>,
+    pub(in crate::vif) limits: Arc<Limits>,
     pub(in crate::vif) counters: Arc<QueueCounters>,
     pub(in crate::vif) live: Arc<Live>,
     _rings: [Grant; 2],
@@ -52,8 +53,18 @@ impl Rig {
         Self::with_tap(tap.into(), host)
     }
 
+    /// Its guest is given up as soon as it is short of buffers.
+    pub(in crate::vif) fn without_patience() -> Self {
+        let (tap, host) = UnixDatagram::pair().unwrap();
+        Self::with(tap.into(), host, Some(Duration::ZERO))
+    }
+
     /// `host` is what is behind the tap.
     pub(in crate::vif) fn with_tap(tap: OwnedFd, host: UnixDatagram) -> Self {
+        Self::with(tap, host, None)
+    }
+
+    fn with(tap: OwnedFd, host: UnixDatagram, stall: Option<Duration>) -> Self {
         let hypervisor = SimHypervisor::new(DomId::new(0));
         let guest = hypervisor.guest(DomId::new(GUEST));
         let (tx_page, rx_page) = (GuestPage::new().unwrap(), GuestPage::new().unwrap());
@@ -63,6 +74,10 @@ impl Rig {
         let pages = pages.map(|page| (page.clone(), guest.grant(&page, false).unwrap()));
         host.set_nonblocking(true).unwrap();
         let counters = Arc::<QueueCounters>::default();
+        let limits = Arc::new(Limits {
+            tx: Bucket::new(None, Instant::now()),
+            rx: Bucket::new(None, Instant::now()),
+        });
         let live = Arc::new(Live::new(MulticastFilter::new()));
         let request = ConnectRequest {
             queue: QueueId {
@@ -90,11 +105,8 @@ impl Rig {
                 },
             },
             tap: Tap::from_fd(tap).unwrap(),
-            limits: Arc::new(Limits {
-                tx: Bucket::new(None, Instant::now()),
-                rx: Bucket::new(None, Instant::now()),
-            }),
-            stall: None,
+            limits: Arc::clone(&limits),
+            stall,
             live: Arc::clone(&live),
             counters: Arc::clone(&counters),
             control: None,
@@ -120,6 +132,7 @@ impl Rig {
             channels,
             host,
             pages: pages.collect(),
+            limits,
             counters,
             live,
             _rings: rings,
@@ -157,11 +170,16 @@ impl Rig {
         }
     }
 
-    /// One turn of the backend after everything has been published.
+    /// One turn of the backend after everything has been published, and the tap has said that it has frames.
     pub(in crate::vif) fn turn(&mut self) -> Turned {
+        self.pair.tap_readable();
+        self.quiet_turn()
+    }
+
+    /// The same, and the tap has not said anything.
+    pub(in crate::vif) fn quiet_turn(&mut self) -> Turned {
         let _event = self.tx.publish();
         let _event = self.rx.publish();
-        self.pair.tap_readable();
         self.pair.turn(&mut self.bench, &self.channels).unwrap()
     }
 
@@ -255,3 +273,9 @@ pub(in crate::vif) fn ipv4(protocol: u8, header: usize, payload: usize) -> Vec<u
 pub(in crate::vif) const ICMP: u8 = 1;
 pub(in crate::vif) const TCP: u8 = 6;
 pub(in crate::vif) const UDP: u8 = 17;
+
+/// TCP segments of 1000 bytes in one frame, 3054 bytes, behind a header.
+pub(in crate::vif) fn segments() -> ([u8; HEADER], Vec<u8>) {
+    let header = [1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0, 0, 0];
+    (header, ipv4(TCP, 20, 3000))
+}

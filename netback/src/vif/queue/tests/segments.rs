@@ -2,11 +2,13 @@
 //! Frames that stand for many: what they may cost the others, and what becomes of one that the guest
 //! cannot take.
 
+use std::time::Instant;
+
 use xen_ring::front::{FrontExtra, FrontTxSlot, rx_flags};
 
 use super::super::Turn;
 use super::rig::*;
-use crate::vif::DropReason;
+use crate::vif::{DropReason, Flow, Rate};
 
 /// The guest sends a frame of 16 pages, to be cut into segments of `size` bytes.
 fn send_large(rig: &mut Rig, size: u8) {
@@ -52,10 +54,7 @@ fn a_frame_of_too_many_segments_is_dropped() {
 
 /// A frame of three segments from the host, behind a VLAN tag or not.
 fn give_segments(rig: &Rig, tagged: bool) {
-    let (mut header, mut frame) = (
-        [1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0, 0, 0],
-        ipv4(TCP, 20, 3000),
-    );
+    let (mut header, mut frame) = segments();
     if tagged {
         frame.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
         header[6] += 4;
@@ -92,15 +91,61 @@ fn a_tagged_frame_is_cut_and_the_next_is_not() {
     assert_eq!(received(&mut rig), (5, 1, 1));
 }
 
+/// The tap has nothing more, so nobody but the guest brings about a turn.
 #[test]
 fn segments_wait_for_buffers_one_by_one() {
     let mut rig = Rig::new();
     give_segments(&rig, true);
-    // The whole would take two: only then is it looked at. What is posted when nothing is left stays.
-    for (posted, expected) in [(1, 0), (1, 2), (1, 3), (1, 3)] {
-        rig.post(0, posted);
-        rig.turn();
+    rig.turn();
+    // What is posted when nothing is left stays.
+    for expected in [1, 2, 3, 3] {
+        rig.post(0, 1);
+        rig.quiet_turn();
         assert_eq!(rig.counters.rx.packets(), expected);
     }
     assert_eq!(received(&mut rig), (3, 0, 0));
+}
+
+#[test]
+fn segments_of_a_guest_that_stalls_are_dropped_and_counted() {
+    let mut rig = Rig::without_patience();
+    rig.post(0, 1);
+    give_segments(&rig, true);
+    assert_eq!(rig.turn().flow, Some(Flow::Stalled));
+    let drops: Vec<_> = rig.counters.rx.drops().collect();
+    assert_eq!(
+        (rig.counters.rx.packets(), drops),
+        (1, vec![(DropReason::Stalled, 2)])
+    );
+    rig.post(1, 4);
+    assert_eq!(rig.quiet_turn().flow, Some(Flow::Resumed));
+    give_segments(&rig, false);
+    rig.turn();
+    assert_eq!(
+        received(&mut rig),
+        (3, 1, 1),
+        "the first segment, and a frame with its extra info"
+    );
+}
+
+#[test]
+fn segments_wait_for_the_rate() {
+    let mut rig = Rig::new();
+    rig.post(0, 1);
+    give_segments(&rig, true);
+    rig.turn();
+    assert_eq!(rig.counters.rx.packets(), 1);
+    rig.limits
+        .rx
+        .set(Some(Rate::from_node("1000,1000000").unwrap()));
+    rig.limits.rx.meter(Instant::now).charge(10_000_000);
+    rig.post(1, 4);
+    assert!(matches!(rig.quiet_turn().next, Turn::Wait(_)));
+    assert_eq!(rig.counters.rx.packets(), 1);
+    rig.limits.rx.set(None);
+    rig.quiet_turn();
+    assert_eq!(
+        (rig.counters.rx.packets(), rig.counters.rx.drops().next()),
+        (3, None)
+    );
 }

@@ -204,9 +204,8 @@ mod tests {
     use crate::watch::Coalesce;
     use crate::wire::{Kind, Message};
 
-    /// Asks for three things over a connection that keeps what is written together, and says how
-    /// long each piece was.
-    fn pieces(is_stream: bool) -> Vec<usize> {
+    /// A connection that keeps together what is written together, and its far end.
+    fn connection() -> (Conn, OwnedFd) {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -214,7 +213,12 @@ mod tests {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         )
         .unwrap();
-        let conn = Conn::new(ours).unwrap();
+        (Conn::new(ours).unwrap(), theirs)
+    }
+
+    /// Asks for three things, and says how long each piece was.
+    fn pieces(is_stream: bool) -> Vec<usize> {
+        let (conn, theirs) = connection();
         assert!(conn.is_stream, "as every socket");
         let mut session = Session::new();
         for path in [b"a\0".as_slice(), b"bc\0", b"\0"] {
@@ -230,14 +234,7 @@ mod tests {
     /// Guests can write without end, and each time brings about an event.
     #[test]
     fn events_are_taken_in_in_bounded_parts() {
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        )
-        .unwrap();
-        let conn = Conn::new(ours).unwrap();
+        let (conn, theirs) = connection();
         let mut session = Session::new();
         session.events.register("/x", "t", Coalesce::Watched);
         let mut event = Vec::new();

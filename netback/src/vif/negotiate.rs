@@ -268,16 +268,10 @@ mod tests {
     fn linux_as_recorded() {
         let negotiated = frontend(LINUX).unwrap();
         assert_eq!(negotiated.queues.count(), 1);
-        let offloads = Offloads {
-            csum_v4: true,
-            csum_v6: true,
-            gso_v4: true,
-            gso_v6: true,
-        };
         let features = Features {
             sg: true,
             rx_notify: true,
-            offloads,
+            offloads: Offloads::ALL,
         };
         assert_eq!(negotiated.features, features);
     }
@@ -326,12 +320,7 @@ mod tests {
     #[test]
     fn segmentation_needs_what_it_stands_on() {
         let offloads = |key, value| linux_with(key, value).unwrap().features.offloads;
-        let all = Offloads {
-            csum_v4: true,
-            csum_v6: true,
-            gso_v4: true,
-            gso_v6: true,
-        };
+        let all = Offloads::ALL;
         let no_v4 = Offloads {
             csum_v4: false,
             gso_v4: false,

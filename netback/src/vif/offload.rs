@@ -91,6 +91,14 @@ pub struct Offloads {
 }
 
 impl Offloads {
+    /// Everything that netif has, as Linux's netfront asks for.
+    pub const ALL: Self = Self {
+        csum_v4: true,
+        csum_v6: true,
+        gso_v4: true,
+        gso_v6: true,
+    };
+
     /// The same, but for frames to be segmented.
     #[must_use]
     pub fn whole_frames(self) -> Self {

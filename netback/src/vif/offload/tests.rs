@@ -3,12 +3,7 @@
 
 use super::*;
 
-const ALL: Offloads = Offloads {
-    csum_v4: true,
-    csum_v6: true,
-    gso_v4: true,
-    gso_v6: true,
-};
+const ALL: Offloads = Offloads::ALL;
 const ONLY_V4: Offloads = Offloads {
     csum_v6: false,
     gso_v6: false,

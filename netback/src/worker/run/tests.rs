@@ -159,12 +159,7 @@ fn request(dom: u16, keys: QueueKeys, tap: Tap, stall: Duration) -> ConnectReque
         features: Features {
             sg: true,
             rx_notify: true,
-            offloads: Offloads {
-                csum_v4: true,
-                csum_v6: true,
-                gso_v4: true,
-                gso_v6: true,
-            },
+            offloads: Offloads::ALL,
         },
         tap,
         limits: Arc::new(Limits {

@@ -38,10 +38,16 @@ grep_status() {
 # Twenty pings to a multicast group, which nobody answers. Sets $kept: frames that were kept from the guest meanwhile, a few of other groups among them.
 to_the_group() {
     local before
-    before=$(of_status not-in-multicast-list)
+    before=$(all_kept)
     ping -c 20 -i 0.1 -W 1 239.1.2.3 >/dev/null 2>&1 || true
-    kept=$(of_status not-in-multicast-list)
-    kept=$((${kept:-0} - ${before:-0}))
+    kept=$(($(all_kept) - before))
+}
+
+# Of one queue, and so of the vif. Nothing that has not happened is listed.
+all_kept() {
+    local count
+    count=$(daemon_status | tr -d ' \n' | sed -n 's/.*"not-in-multicast-list":\([0-9]*\).*/\1/p')
+    echo "${count:-0}"
 }
 
 # cable in|out: the host sees it so.

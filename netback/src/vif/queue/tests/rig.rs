@@ -97,12 +97,7 @@ impl Rig {
             features: Features {
                 sg: true,
                 rx_notify: true,
-                offloads: Offloads {
-                    csum_v4: true,
-                    csum_v6: true,
-                    gso_v4: true,
-                    gso_v6: true,
-                },
+                offloads: Offloads::ALL,
             },
             tap: Tap::from_fd(tap).unwrap(),
             limits: Arc::clone(&limits),

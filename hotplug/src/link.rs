@@ -115,7 +115,7 @@ pub fn set_alias(name: &str, alias: &str) -> io::Result<()> {
     netlink::set_alias(sys::index(socket()?.as_fd(), IfReq::named(name)?)?, alias)
 }
 
-/// What an interface is, and what it was called when it was made.
+/// What an interface is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// What it is called now.

@@ -133,8 +133,9 @@ impl GuestRx {
         }
     }
 
-    /// Judges a frame that has just been read behind its header: whether it has to be cut up, and its size. Frontends count the
-    /// slots with data; extra infos take slots, too, but are not limited.
+    /// Judges a frame that has just been read behind its header: whether it has to be cut up, and
+    /// its size. Frontends count the slots with data; extra infos take slots, too, but are not
+    /// limited.
     pub(super) fn accept(
         &mut self,
         batch: &CopyBatch,

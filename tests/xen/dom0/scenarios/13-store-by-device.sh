@@ -29,3 +29,8 @@ check "xl network-detach failed" timeout 120 xl network-detach device13 1
 
 guest_power_off device13
 nothing_left empty
+
+# The next scenario finds a daemon as any other, too.
+backend_stop
+mv "$socket.away" "$socket"
+backend_start

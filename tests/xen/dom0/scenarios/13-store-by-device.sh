@@ -7,7 +7,7 @@
 socket=/run/xenstored/socket
 
 # Whatever comes of it, the next scenario finds the socket where it was.
-trap 'mv "$socket.away" "$socket" 2>/dev/null; kill $(jobs -p) 2>/dev/null || true' EXIT
+trap '[ ! -e "$socket.away" ] || mv "$socket.away" "$socket"; kill $(jobs -p) 2>/dev/null || true' EXIT
 
 backend_stop
 mv "$socket" "$socket.away"

@@ -321,14 +321,20 @@ fn a_renamed_tap_is_removed_before_the_next_guests_script_looks_for_its_name() {
         "vif-web",
         "[ \"$1\" = online ] && { ip link show web0 && exit 1; ip link set $vif name web0; }; exit 0",
     );
-    let first = with_script(&world, 1, &script.path);
+    let with_name = |world: &World, dom| {
+        world.create_as(dom, |vif| {
+            vif.script = Some(script.path.to_str().unwrap().to_owned());
+            vif.extra.push(("vifname".to_owned(), "web0".to_owned()));
+        })
+    };
+    let first = with_name(&world, 1);
     script.wait_ended(1);
     until("the first has the name", || {
         hotplug::link::exists("web0").unwrap()
     });
     world.machine.stop_daemon().unwrap();
     world.toolstack().remove_vif(&first).unwrap();
-    let next = with_script(&world, 2, &script.path);
+    let next = with_name(&world, 2);
     world.machine.start_daemon().unwrap();
     world.wait_init(&next);
     until("the next has the name", || {

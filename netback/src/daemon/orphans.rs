@@ -3,9 +3,9 @@
 //!
 //! Taps are persistent, so that a daemon can die and its guests' bridges stay as they are. A
 //! device that the toolstack removes in the meantime has nobody to remove its tap; the next
-//! daemon does so here, once, when it has taken up the devices that are still there. A tap bears
-//! its device's path as its alias, since a script may have given it another name (`vifname=`): one
-//! that stays behind under that name would be plugged in in place of the next guest's.
+//! daemon does so here, once, before it takes up the devices that are still there. A tap that its
+//! script is to give another name (`vifname=`) bears its device's path as its alias: one that stays
+//! behind under that name would be plugged in in place of the next guest's.
 
 use hotplug::link::{self, Description};
 use hotplug::{MacAddr, Tap, TapError, TapOptions};

@@ -185,7 +185,8 @@ impl Vif {
         let options = TapOptions {
             txqueuelen: host.config.tap.txqueuelen,
             mac: MacAddr::BACKEND,
-            alias: Some(orphans::alias(self.path)),
+            // Whatever the script calls it: it is known by that when it is left over.
+            alias: (self.facts.vifname.as_ref()).map(|_| orphans::alias(self.path)),
             persist: true,
             multi_queue: self.queue_limit(host) > 1,
             ..TapOptions::default()

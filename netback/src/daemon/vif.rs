@@ -55,7 +55,7 @@ pub(super) struct Vif {
     pub(super) counters: Vec<Arc<QueueCounters>>,
     pub(super) limits: VifLimits,
     pub(super) script: Script,
-    /// The features have been written since the state was last Initialising or Closed.
+    /// The features were written when they last had to be.
     pub(super) advertised: bool,
     pub(super) frontend_watched: bool,
     pub(super) forgotten: bool,

@@ -10,6 +10,8 @@
 //! Called by the rx half of a queue pair, on private copies. What comes out has a blank checksum,
 //! as the host's own segments do (RFC 9293; virtio specification 1.2, section 5.1.6).
 
+use std::num::NonZeroUsize;
+
 use xen_ring::RingKind;
 use xen_ring::netif::RxRing;
 
@@ -42,7 +44,7 @@ impl Cut {
         let Segments { gso, .. } = header.gso?;
         let found = transport(frame)?;
         let headers = usize::from(found.headers(frame)?);
-        let size = usize::from(gso.size);
+        let size = NonZeroUsize::new(gso.size.into())?.get();
         let payload = frame.len() - headers;
         let blank = Csum::Blank {
             start: found.start,

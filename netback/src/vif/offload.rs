@@ -134,12 +134,11 @@ pub struct ForGuest {
     pub gso: Option<Gso>,
 }
 
-/// Flags and extra for a frame on its way to the guest. Computes the checksum in place when it
-/// is blank and the frontend cannot leave it so.
+/// Flags and extra for a frame on its way to the guest, which the frontend [takes](is_taken_whole) in
+/// one piece. Computes the checksum in place when it is blank and the frontend cannot leave it so.
 ///
 /// # Errors
 ///
-/// [`DropReason::UnwantedSegments`] for a frame to be segmented that the frontend cannot take;
 /// [`DropReason::BadFromTap`] when the header contradicts the frame.
 pub fn describe_for_guest(
     header: VnetHdr,
@@ -147,10 +146,8 @@ pub fn describe_for_guest(
     offloads: Offloads,
 ) -> Result<ForGuest, DropReason> {
     if let Some(Segments { gso, .. }) = header.gso {
-        return match is_taken_whole(header, frame, offloads) {
-            true => Ok(ForGuest::blank(Some(gso))),
-            false => Err(DropReason::UnwantedSegments),
-        };
+        debug_assert!(is_taken_whole(header, frame, offloads));
+        return Ok(ForGuest::blank(Some(gso)));
     }
     match header.csum {
         Csum::Unknown => Ok(ForGuest::default()),

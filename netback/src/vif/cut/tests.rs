@@ -177,6 +177,7 @@ fn a_receiver_sees_one_stream() {
 #[test]
 fn what_is_no_such_frame_is_not_cut() {
     let whole = frame(Network::V4, 1, 3000);
+    let of_nothing = header(Network::V4, 1, 0);
     let header = header(Network::V4, 1, 1448);
     assert!(Cut::new(&whole, header).is_some());
     let not_segmented = VnetHdr {
@@ -194,7 +195,7 @@ fn what_is_no_such_frame_is_not_cut() {
         },
         ..header
     };
-    for wrong in [not_segmented, not_blank, elsewhere] {
+    for wrong in [not_segmented, not_blank, elsewhere, of_nothing] {
         assert!(Cut::new(&whole, wrong).is_none());
     }
     // UDP; a header that ends behind the frame; no payload.

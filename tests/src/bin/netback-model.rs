@@ -166,6 +166,7 @@ fn obey(guest: &Guest, line: &str) -> Outcome<String> {
             false => Err("the frontend did not get to Connected".into()),
         },
         "hash" => guest.with(hash)?,
+        "expect-hashes" => guest.with(expect_hashes)?,
         "no-hash" => guest.with(no_hash)?,
         "refusals" => guest.with(refusals)?,
         "add-grants" => guest.with(|netfront| grants(netfront, control::ADD_GREF_MAPPING))?,
@@ -187,7 +188,7 @@ fn obey(guest: &Guest, line: &str) -> Outcome<String> {
     }
 }
 
-/// All seven hash messages; from now on every packet that is received must carry the right hash.
+/// All seven hash messages. Packets may come without a hash until each queue has learnt of it.
 fn hash(netfront: &mut Netfront) -> Outcome<String> {
     let ring = ring(netfront)?;
     // Without an algorithm there is nothing that it could do.
@@ -205,11 +206,19 @@ fn hash(netfront: &mut Netfront) -> Outcome<String> {
     answered("the table's size", size, 0)?;
     let table = vec![0; most as usize];
     answered("the table", ring.set_mapping(&table, 0, PATIENCE)?, 0)?;
+    Ok(format!("hash types {types:#x}, a table of {most}"))
+}
+
+/// From now on every packet that is received must carry the right hash. To be said when one has come back and forth
+/// since [`hash`].
+fn expect_hashes(netfront: &mut Netfront) -> Outcome<String> {
+    // The host's kernel has things to say of itself. What of these came before the hash is in the ring without one.
+    let earlier = std::iter::from_fn(|| netfront.receive()).count();
     netfront.expect_hash(Some(ExpectedHash {
         key: KEY.to_vec(),
         types: ALL_TYPES,
     }));
-    Ok(format!("hash types {types:#x}, a table of {most}"))
+    Ok(format!("{earlier} packets had come before"))
 }
 
 fn no_hash(netfront: &mut Netfront) -> Outcome<String> {

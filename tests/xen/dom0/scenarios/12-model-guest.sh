@@ -21,6 +21,14 @@ exercise() {
     echo "with $1: $said"
 }
 
+# Every packet has its hash from now on, and the model guest looks for it.
+hashes() {
+    model hash
+    # One there and back: its queue, to which the table leads all that have a hash, has learnt of it.
+    ping -c 1 -W 10 "$(address 20)" >/dev/null 2>&1 || fail "no ping is answered once packets are hashed"
+    model expect-hashes
+}
+
 # of_status KEY: the number that status has for it.
 of_status() {
     daemon_status | tr -d ' \n' | grep -oE "\"$1\":[0-9]+" | head -n 1 | cut -d : -f 2
@@ -70,7 +78,7 @@ model connected
 exercise "nothing asked for"
 
 step "hash and steering"
-model hash
+hashes
 exercise "hashes"
 
 step "static grants"
@@ -123,7 +131,7 @@ for features in plain csum sg "sg csum" "sg csum gso" "split sg csum csum6 gso6"
     exercise "$features"
 done
 check "grants of a former connection are still mapped: $(($(grants_mapped) - before))" [ "$(grants_mapped)" = "$before" ]
-model hash
+hashes
 exercise "hashes again"
 
 step "the cable"

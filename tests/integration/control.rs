@@ -7,6 +7,7 @@ use netback::demo::guest::control::{self, Control, ExpectedHash};
 use netback::demo::guest::netfront::{Netfront, Phase};
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
+use netback::vif::feature::Feature;
 use netback_tests::world::{PATIENCE, until};
 use netback_tests::{TestGuest, World};
 use xenbus::XenbusState;
@@ -92,7 +93,7 @@ fn a_ring_that_is_not_used_changes_nothing() {
     let guest = world.guest(1, with_ring());
     guest.exercise();
     let status = world.vif_status(&guest.vif).unwrap();
-    assert!(status.features.ctrl_ring);
+    assert!(status.features.has(Feature::CtrlRing));
     let unused = ControlStatus {
         hash_algorithm: "none".to_owned(),
         ..ControlStatus::default()
@@ -109,7 +110,7 @@ fn a_frontend_without_a_ring_has_none() {
     let world = World::new();
     let guest = world.guest(1, FrontendOptions::default());
     let status = world.vif_status(&guest.vif).unwrap();
-    assert!(!status.features.ctrl_ring);
+    assert!(!status.features.has(Feature::CtrlRing));
     assert_eq!(status.control, None);
     guest.exercise();
     world.finish_well(guest);

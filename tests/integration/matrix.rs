@@ -22,10 +22,10 @@ use std::io::Write;
 use std::net::SocketAddrV6;
 use std::time::{Duration, Instant};
 
-use netback::control::model::Features;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::queue::FrontStats;
 use netback::demo::probe::{self, Bound, Peer};
+use netback::vif::feature::{Feature, Features};
 use netback_tests::world::{PATIENCE, guest_address, guest_ip, until};
 use netback_tests::{TestGuest, World};
 
@@ -80,7 +80,7 @@ fn all_of(queues: u16, split_event_channels: bool) {
         let guest = world.guest(dom, options.clone());
         let vif = world.vif_status(&guest.vif).unwrap();
         let agreed = agreed(&options);
-        assert_eq!((vif.features, vif.queues), (agreed, queues), "{case}");
+        assert_eq!((vif.features.on, vif.queues), (agreed, queues), "{case}");
         let workers: BTreeSet<_> = vif.by_queue.iter().filter_map(|own| own.worker).collect();
         assert_eq!(workers.len(), usize::from(queues), "{case}");
 
@@ -93,8 +93,16 @@ fn all_of(queues: u16, split_event_channels: bool) {
         }
         let [sent_v4, sent_v6] = options.largest_gso().map(|most| most.is_some());
         let expected = [
-            [agreed.csum_v4, agreed.gso_tcpv4, sent_v4],
-            [agreed.csum_v6, agreed.gso_tcpv6, sent_v6],
+            [
+                agreed.has(Feature::CsumV4),
+                agreed.has(Feature::GsoTcpv4),
+                sent_v4,
+            ],
+            [
+                agreed.has(Feature::CsumV6),
+                agreed.has(Feature::GsoTcpv6),
+                sent_v6,
+            ],
         ];
         assert_eq!(used(&guest.stats()), expected, "{case}");
         guest.assert_well_served();
@@ -111,16 +119,14 @@ fn all_of(queues: u16, split_event_channels: bool) {
 
 /// What a backend may do for a guest that asks for this. Frontends take segments only in several slots, and blank.
 fn agreed(options: &FrontendOptions) -> Features {
-    Features {
-        sg: options.sg,
-        csum_v4: options.csum_offload,
-        csum_v6: options.ipv6_csum_offload,
-        gso_tcpv4: options.gso && options.sg && options.csum_offload,
-        gso_tcpv6: options.gso_v6 && options.sg && options.ipv6_csum_offload,
-        split_event_channels: options.split_event_channels,
-        rx_notify: true,
-        ..Features::default()
-    }
+    let [v4, v6] = [options.csum_offload, options.ipv6_csum_offload];
+    Features::of(&[Feature::RxNotify])
+        .with(Feature::Sg, options.sg)
+        .with(Feature::CsumV4, v4)
+        .with(Feature::CsumV6, v6)
+        .with(Feature::GsoTcpv4, options.gso && options.sg && v4)
+        .with(Feature::GsoTcpv6, options.gso_v6 && options.sg && v6)
+        .with(Feature::SplitEventChannels, options.split_event_channels)
 }
 
 /// What the environment asks for. Nothing else than a number will do: a slip must not pass as a test of gigabytes.

@@ -9,6 +9,7 @@ use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::guest::queue::MulticastChange::{self, Add, Del};
 use netback::demo::toolstack::VifSpec;
+use netback::vif::feature::Feature;
 use netback_tests::World;
 use netback_tests::raw::{assert_no_violation, linux, reload};
 use netback_tests::world::{PATIENCE, until};
@@ -80,7 +81,7 @@ fn request(world: &World, vif: &VifSpec, netfront: &Netfront, value: &str) {
     let store = netfront.store();
     store.set_raw("request-multicast-control", value).unwrap();
     until("the daemon has taken note", || {
-        status(world, vif).features.multicast_control == (value == "1")
+        status(world, vif).features.has(Feature::MulticastControl) == (value == "1")
     });
 }
 
@@ -144,7 +145,7 @@ fn the_list_is_applied_while_the_guest_wants_it() {
 fn a_frontend_may_ask_before_it_connects() {
     let world = World::new();
     let (vif, mut netfront) = world.raw(1, asks_at_once());
-    assert!(status(&world, &vif).features.multicast_control);
+    assert!(status(&world, &vif).features.has(Feature::MulticastControl));
     assert!(!passes(&vif, &mut netfront, MDNS));
     finish(world, &vif, netfront);
 }
@@ -157,7 +158,7 @@ fn no_key_is_no_request() {
     let keys = [("request-multicast-control".to_owned(), None)];
     netfront.store().publish(&keys).unwrap();
     until("the daemon has taken note", || {
-        !status(&world, &vif).features.multicast_control
+        !status(&world, &vif).features.has(Feature::MulticastControl)
     });
     assert!(passes(&vif, &mut netfront, MDNS));
     finish(world, &vif, netfront);
@@ -226,7 +227,10 @@ fn after_a_restart_everything_passes_until_the_guest_connects_anew() {
     assert!(passes(&vif, &mut netfront, OTHER));
     let now = status(&world, &vif);
     assert_eq!(now.state, "connected");
-    assert!(!now.features.multicast_control, "status tells how it is");
+    assert!(
+        !now.features.has(Feature::MulticastControl),
+        "status tells how it is"
+    );
 
     reload(&mut netfront);
     assert!(!passes(&vif, &mut netfront, OTHER));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
+use netback::vif::feature::Feature;
 use netback_tests::alone::alone;
 use netback_tests::raw::{assert_no_violation, drain, linux, reload};
 use netback_tests::world::until;
@@ -155,7 +156,13 @@ fn a_guest_that_does_not_signal_never_stalls() {
         flood(1, 3, 200);
         world.rx_dropped(&vif, "no-buffers") >= 5
     });
-    assert!(!world.vif_status(&vif).unwrap().features.rx_notify);
+    assert!(
+        !world
+            .vif_status(&vif)
+            .unwrap()
+            .features
+            .has(Feature::RxNotify)
+    );
     assert_eq!((stalls(&world, &vif), has_carrier(&vif)), (0, true));
     assert_eq!(world.rx_dropped(&vif, "stalled"), 0);
     post(&mut netfront, 256);

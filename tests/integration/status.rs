@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What `netback status` tells, asked over the control socket as the command does.
 
-use netback::control::model::{Features, XenstoreStatus};
+use netback::control::model::{FeatureStatus, XenstoreStatus};
 use netback::control::{client, render};
 use netback::demo::guest::checksum::Checksum;
 use netback::demo::guest::options::FrontendOptions;
+use netback::vif::feature::{Feature, Features};
 use netback_tests::World;
 use netback_tests::raw::linux;
 use netback_tests::world::until;
@@ -35,14 +36,15 @@ fn a_connected_vif_in_full() {
     assert_eq!(vif.script.as_deref(), Some("/bin/true"));
     assert_eq!(vif.bridge.as_deref(), Some("xenbr0"));
     assert_eq!(vif.mtu, Some(1500));
-    let features = vif.features;
-    assert!(
-        features.sg
-            && features.gso_tcpv4
-            && features.csum_v4
-            && features.csum_v6
-            && features.split_event_channels
-    );
+    for feature in [
+        Feature::Sg,
+        Feature::GsoTcpv4,
+        Feature::CsumV4,
+        Feature::CsumV6,
+        Feature::SplitEventChannels,
+    ] {
+        assert!(vif.features.has(feature), "{feature:?}");
+    }
     assert!(
         vif.tx.drops.is_empty() && vif.rx.drops.is_empty(),
         "{vif:?}"
@@ -64,9 +66,9 @@ fn features_are_those_agreed_on() {
     let guest = world.guest(1, FrontendOptions::plain());
     let features = world.vif_status(&guest.vif).unwrap().features;
     // It signals what it posts; that is all.
-    let expected = Features {
-        rx_notify: true,
-        ..Features::default()
+    let expected = FeatureStatus {
+        on: Features::of(&[Feature::RxNotify]),
+        xdp_headroom: 0,
     };
     assert_eq!(features, expected);
 }

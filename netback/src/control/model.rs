@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::vif::feature::{Feature, Features, Shown, TABLE};
+
 /// The whole daemon.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -68,7 +70,7 @@ pub struct VifStatus {
     /// Number of queue pairs in use.
     pub queues: u16,
     /// What was agreed with the guest.
-    pub features: Features,
+    pub features: FeatureStatus,
     /// What the guest has configured by its control ring, if it has one.
     pub control: Option<ControlStatus>,
     /// The vif script.
@@ -106,32 +108,53 @@ pub struct QueueStatus {
 /// What was agreed with the frontend. All are off while it is not connected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "nearly each is one negotiated feature of the netif protocol"
-)]
-pub struct Features {
-    /// Frames of several slots towards the guest (`feature-sg`).
-    pub sg: bool,
-    /// TCP over IPv4 segments towards the guest (`feature-gso-tcpv4`).
-    pub gso_tcpv4: bool,
-    /// TCP over IPv6 segments towards the guest (`feature-gso-tcpv6`).
-    pub gso_tcpv6: bool,
-    /// Blank IPv4 checksums towards the guest (no `feature-no-csum-offload`).
-    pub csum_v4: bool,
-    /// Blank IPv6 checksums towards the guest (`feature-ipv6-csum-offload`).
-    pub csum_v6: bool,
-    /// An event channel for each direction (`feature-split-event-channels`).
-    pub split_event_channels: bool,
-    /// The guest signals when it posts receive buffers (`feature-rx-notify`). Not in the table.
-    pub rx_notify: bool,
-    /// Multicast frames to addresses that are not in the guest's list are kept from it
-    /// (`request-multicast-control`).
-    pub multicast_control: bool,
+pub struct FeatureStatus {
+    /// Each feature that is on or off, by the name that its row has.
+    #[serde(flatten, with = "flags")]
+    pub on: Features,
     /// Bytes left free before the data in each of the guest's rx buffers (`xdp-headroom`); 0 without an XDP program.
     pub xdp_headroom: u16,
-    /// A control ring (`feature-ctrl-ring`).
-    pub ctrl_ring: bool,
+}
+
+impl FeatureStatus {
+    /// Whether a feature is on.
+    #[must_use]
+    pub fn has(self, feature: Feature) -> bool {
+        self.on.has(feature)
+    }
+}
+
+/// A set of features as an object: each name true or false. Names that this version does not know are passed over.
+mod flags {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use serde_json::Value;
+
+    use super::{Feature, Features, Shown, TABLE};
+
+    fn names() -> impl Iterator<Item = (&'static str, Feature)> {
+        TABLE.iter().filter_map(|row| match row.shown {
+            Shown::Flag { json, .. } => Some((json, row.feature)),
+            Shown::Number => None,
+        })
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    pub(super) fn serialize<S: Serializer>(set: &Features, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(names().map(|(name, feature)| (name, set.has(feature))))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Features, D::Error> {
+        let said = BTreeMap::<String, Value>::deserialize(from)?;
+        let on = |name| said.get(name) == Some(&Value::Bool(true));
+        Ok(names().fold(Features::default(), |set, (name, feature)| {
+            set.with(feature, on(name))
+        }))
+    }
 }
 
 /// What a guest has configured by its control ring.

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::model::{
-    ControlStatus, DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
+    ControlStatus, DirectionStatus, FeatureStatus, QueueStatus, Status, VifStatus, XenstoreStatus,
 };
 use super::units;
 use crate::logging::printable;
+use crate::vif::feature::{Feature, Shown};
 
 const HEAD: [&str; 9] = [
     "VIF",
@@ -151,21 +152,14 @@ fn row(vif: &VifStatus) -> [String; 9] {
     ]
 }
 
-fn features(f: Features) -> String {
-    let all = [
-        (f.sg, "sg"),
-        (f.gso_tcpv4, "gso4"),
-        (f.gso_tcpv6, "gso6"),
-        (f.csum_v4, "csum4"),
-        (f.csum_v6, "csum6"),
-        (f.split_event_channels, "split"),
-        (f.multicast_control, "mcast"),
-        (f.ctrl_ring, "ctrl"),
-    ];
-    let on = all.into_iter().filter(|(on, _)| *on);
-    let mut on: Vec<_> = on.map(|(_, name)| name.to_owned()).collect();
-    if f.xdp_headroom > 0 {
-        on.push(format!("xdp{}", f.xdp_headroom));
+fn features(status: FeatureStatus) -> String {
+    let flags = status.on.rows().filter_map(|row| match row.shown {
+        Shown::Flag { table, .. } => table,
+        Shown::Number => None,
+    });
+    let mut on: Vec<_> = flags.map(str::to_owned).collect();
+    if status.xdp_headroom > 0 {
+        on.push(format!("xdp{}", status.xdp_headroom));
     }
     if on.is_empty() {
         "-".to_owned()
@@ -237,7 +231,7 @@ fn link(out: &mut String, vif: &VifStatus) {
     }
     match vif.mtu {
         None | Some(ORDINARY_MTU) => {}
-        Some(mtu @ ORDINARY_MTU..) if !vif.features.sg => {
+        Some(mtu @ ORDINARY_MTU..) if !vif.features.has(Feature::Sg) => {
             let limit = "but the guest takes frames of one page at most (no sg)";
             note(out, &format!("mtu {mtu}, {limit}"));
         }

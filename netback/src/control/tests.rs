@@ -5,8 +5,9 @@ mod socket;
 mod table;
 
 use super::model::{
-    ControlStatus, DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
+    ControlStatus, DirectionStatus, FeatureStatus, QueueStatus, Status, VifStatus, XenstoreStatus,
 };
+use crate::vif::feature::{Feature, Features};
 
 /// A daemon with one vif of every kind.
 fn sample() -> Status {
@@ -19,12 +20,14 @@ fn sample() -> Status {
         state: "Connected".into(),
         hotplug_status: Some("connected".into()),
         queues: 1,
-        features: Features {
-            sg: true,
-            csum_v4: true,
-            csum_v6: true,
-            split_event_channels: true,
-            ..Features::default()
+        features: FeatureStatus {
+            on: Features::of(&[
+                Feature::Sg,
+                Feature::CsumV4,
+                Feature::CsumV6,
+                Feature::SplitEventChannels,
+            ]),
+            xdp_headroom: 0,
         },
         script: Some("/etc/xen/scripts/vif-bridge".into()),
         bridge: Some("xenbr0".into()),

@@ -19,7 +19,8 @@ use super::host::Host;
 use super::vif::Vif;
 use crate::logging::if_any;
 use crate::vif::control::View;
-use crate::vif::negotiate::{KEYS, LIVE_KEYS, MAX_QUEUES, Negotiated, OFFER, negotiate};
+use crate::vif::feature::Feature;
+use crate::vif::negotiate::{MAX_QUEUES, Negotiated, OFFER, likely_keys, negotiate};
 use crate::vif::{ConnectRequest, ControlRequest, RingRequest};
 use crate::worker::{Command, WorkerId};
 
@@ -173,11 +174,8 @@ impl Vif {
         frontend: FrontendPath,
     ) -> io::Result<Result<Negotiated, String>> {
         let own = [self.path.key(Key::Mac), self.path.node(OFFER)];
-        let keys = KEYS.iter().chain(&LIVE_KEYS);
-        let ahead = own
-            .iter()
-            .cloned()
-            .chain(keys.map(|key| frontend.node(key)));
+        let keys = likely_keys().map(|key| frontend.node(key));
+        let ahead = own.iter().cloned().chain(keys);
         let ahead = Ahead::new(client, ahead.collect());
         let [mac, offered] = own.map(|node| ahead.optional(&node));
         let mac = match mac {
@@ -222,11 +220,11 @@ impl Vif {
 /// a blank one that the frontend cannot take is computed on the way.
 pub(super) fn tap_offload(negotiated: &Negotiated) -> TapOffload {
     let headroom = negotiated.requests.headroom;
-    let offloads = headroom.limit(negotiated.features.offloads);
+    let features = headroom.limit(negotiated.features);
     TapOffload {
-        csum: offloads.csum_v4 || offloads.csum_v6,
-        tso4: offloads.gso_v4,
-        tso6: offloads.gso_v6,
+        csum: features.has(Feature::CsumV4) || features.has(Feature::CsumV6),
+        tso4: features.has(Feature::GsoTcpv4),
+        tso6: features.has(Feature::GsoTcpv6),
         tso_ecn: false,
     }
 }

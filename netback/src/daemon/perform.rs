@@ -18,7 +18,8 @@ use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
 use super::vif::Vif;
 use crate::logging::if_any;
-use crate::vif::negotiate::{ADVERTISED, OFFER};
+use crate::vif::feature::advertised;
+use crate::vif::negotiate::OFFER;
 
 /// How long a device waits for its hotplug script before the log says so.
 const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,7 +42,8 @@ impl Vif {
                 let queues = self.offered_queues(host).to_string();
                 let carrier = self.carrier_text();
                 let own = [(OFFER, queues.as_str()), (CARRIER, carrier)];
-                let keys = [ADVERTISED, &own].concat();
+                let mut keys: Vec<(&str, &str)> = advertised().collect();
+                keys.extend(own);
                 let done = host.store.ask(path, "write the features", |c| {
                     device::write_keys(c, path, &keys)
                 });

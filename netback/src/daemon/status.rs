@@ -11,10 +11,11 @@ use super::host::Host;
 use super::stall;
 use super::vif::Vif;
 use crate::control::model::{
-    ControlStatus, DirectionStatus, Features, QueueStatus, Status, VifStatus, XenstoreStatus,
+    ControlStatus, DirectionStatus, FeatureStatus, QueueStatus, Status, VifStatus, XenstoreStatus,
 };
 use crate::vif::control::View;
 use crate::vif::control::hash::HashType;
+use crate::vif::feature::Feature;
 use crate::vif::{DirectionCounters, QueueCounters, Rate};
 use crate::worker::WorkerId;
 
@@ -92,20 +93,14 @@ fn reason(vif: &Vif) -> Option<String> {
     reason.map(str::to_owned)
 }
 
-fn features(connection: &Connection) -> Features {
-    let negotiated = &connection.negotiated;
-    let offloads = negotiated.features.offloads;
-    Features {
-        sg: negotiated.features.sg,
-        gso_tcpv4: offloads.gso_v4,
-        gso_tcpv6: offloads.gso_v6,
-        csum_v4: offloads.csum_v4,
-        csum_v6: offloads.csum_v6,
-        split_event_channels: negotiated.queues.are_split(),
-        ctrl_ring: negotiated.queues.control().is_some(),
-        rx_notify: negotiated.features.rx_notify,
-        multicast_control: connection.live.multicast.is_applied(),
-        xdp_headroom: connection.live.headroom().bytes(),
+fn features(connection: &Connection) -> FeatureStatus {
+    let live = &connection.live;
+    FeatureStatus {
+        on: connection
+            .negotiated
+            .features
+            .with(Feature::MulticastControl, live.multicast.is_applied()),
+        xdp_headroom: live.headroom().bytes(),
     }
 }
 

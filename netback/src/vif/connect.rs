@@ -12,8 +12,9 @@ use xenbus::DevicePath;
 use super::bucket::Limits;
 use super::control::{Peer, RingKeys, View};
 use super::counters::QueueCounters;
+use super::feature::Features;
 use super::live::Live;
-use super::negotiate::{Features, QueueKeys};
+use super::negotiate::QueueKeys;
 
 /// Which queue pair of which connection. A vif that connects again gets a new number, so that a
 /// late report about the old connection cannot be taken for the new one's.
@@ -36,7 +37,7 @@ pub struct ConnectRequest {
     pub guest: DomId,
     /// Where its rings and event channels are.
     pub keys: QueueKeys,
-    /// What may be sent to it.
+    /// What it has: what may be sent to it.
     pub features: Features,
     /// The worker's own handle of the queue of the vif's tap that goes with this queue pair.
     pub tap: Tap,

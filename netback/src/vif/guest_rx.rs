@@ -30,10 +30,10 @@ use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
 use super::cut::Cut;
 use super::fault::Fault;
+use super::feature::{Feature, Features};
 use super::headroom::Headroom;
 use super::live::Live;
-use super::negotiate::Features;
-use super::offload::{Offloads, describe_for_guest};
+use super::offload::describe_for_guest;
 use super::shortage::{Patience, Shortage, Verdict};
 use super::workbench::{BURST_FRAMES, Cursor, PlannedRx, Taken, Workbench};
 
@@ -113,7 +113,7 @@ impl GuestRx {
             headroom: Headroom::NONE,
             held: Vec::new(),
             segments: None,
-            shortage: Shortage::new(Patience::new(features.rx_notify, stall)),
+            shortage: Shortage::new(Patience::new(features.has(Feature::RxNotify), stall)),
             wanted: 1,
             // Frames may have been waiting in the tap since before anybody watched it.
             tap_readable: true,
@@ -254,7 +254,7 @@ impl GuestRx {
                 return Ok(Ended::NoBuffers);
             }
             let bytes = batch.bytes_mut(frame.clone());
-            let description = match describe_for_guest(header, bytes, self.offloads()) {
+            let description = match describe_for_guest(header, bytes, self.features()) {
                 Ok(description) => description,
                 Err(reason) => {
                     counters.dropped(reason);
@@ -278,9 +278,9 @@ impl GuestRx {
         Ok(Ended::Full)
     }
 
-    /// What the guest accepts at the moment in place of plain frames.
-    fn offloads(&self) -> Offloads {
-        self.headroom.limit(self.features.offloads)
+    /// What the guest has at the moment.
+    fn features(&self) -> Features {
+        self.headroom.limit(self.features)
     }
 
     /// What tells the guest of the room before its data. The last extra info of a frame: they go by

@@ -7,7 +7,7 @@
 
 use xen_ring::PAGE_SIZE;
 
-use super::offload::Offloads;
+use super::feature::{Feature, Features};
 
 /// Bytes before the data in each rx buffer; 0 where the frontend wants none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -36,14 +36,14 @@ impl Headroom {
         self.0 == 0
     }
 
-    /// What can be left to a frontend that could take `offloads`. Under an XDP program there are
+    /// What can be left to a frontend that has `features`. Under an XDP program there are
     /// no frames to be segmented: a program sees one buffer, and Linux's netfront drops frames of
     /// several as long as it has one.
-    pub fn limit(self, offloads: Offloads) -> Offloads {
+    pub fn limit(self, features: Features) -> Features {
         if self.is_none() {
-            offloads
+            features
         } else {
-            offloads.whole_frames()
+            features.without(&[Feature::GsoTcpv4, Feature::GsoTcpv6])
         }
     }
 

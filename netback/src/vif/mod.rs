@@ -3,7 +3,7 @@
 //!
 //! "tx" and "rx" are the guest's throughout, as in netif.h: tx comes from the guest, rx goes to
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
-//! and `guest_rx` (the turn's two halves). Beside them: [`negotiate`] (what the frontend asked
+//! and `guest_rx` (the turn's two halves). Beside them: [`feature`] (all that can be agreed on), [`negotiate`] (what the frontend asked
 //! for), [`live`] with [`multicast`] and [`headroom`] (what of that may change), [`offload`] with
 //! [`headers`] and [`vnet`] (checksums), `train` (datagrams in a row), `cut` (frames that the guest
 //! cannot take whole), [`rate`] and [`bucket`] (limits), `shortage` (a guest with too few rx
@@ -16,6 +16,7 @@ pub mod control;
 pub mod counters;
 mod cut;
 pub mod fault;
+pub mod feature;
 #[cfg(test)]
 mod freebsd;
 mod guest_rx;

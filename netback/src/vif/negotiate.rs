@@ -14,78 +14,43 @@ use std::io;
 
 use xen_ring::netif::TxLimits;
 
-use super::offload::Offloads;
+use super::feature::{Asked, Feature, Features, TABLE};
 pub use queues::{Channels, MAX_QUEUES, OFFER, QueueKeys, Queues};
+pub(super) use requests::{HEADROOM, MULTICAST};
 pub use requests::{KEYS as LIVE_KEYS, Requests, requests};
 
-/// The keys a backend of this version writes before InitWait, with their values; [`OFFER`] comes
-/// with them, whose value differs from vif to vif.
-///
-/// `feature-rx-copy` is required by every frontend; `feature-rx-flip` is long gone, and is
-/// written as 0 because frontends look at it.
-pub const ADVERTISED: &[(&str, &str)] = &[
-    ("feature-sg", "1"),
-    ("feature-gso-tcpv4", "1"),
-    ("feature-gso-tcpv6", "1"),
-    ("feature-ipv6-csum-offload", "1"),
-    ("feature-rx-copy", "1"),
-    ("feature-rx-flip", "0"),
-    ("feature-split-event-channels", "1"),
-    ("feature-ctrl-ring", "1"),
-    ("feature-multicast-control", "1"),
-    ("feature-dynamic-multicast-control", "1"),
-    ("feature-xdp-headroom", "1"),
-];
-
-/// What the guest may ask for in its packets: what is [`ADVERTISED`].
+/// What the guest may ask for in its packets: what is offered.
 pub fn tx_limits() -> TxLimits {
-    let is_offered = |key| ADVERTISED.contains(&(key, "1"));
     TxLimits {
-        gso_v4: is_offered("feature-gso-tcpv4"),
-        gso_v6: is_offered("feature-gso-tcpv6"),
-        multicast: is_offered("feature-multicast-control"),
+        gso_v4: Feature::GsoTcpv4.is_offered(),
+        gso_v6: Feature::GsoTcpv6.is_offered(),
+        multicast: Feature::MulticastControl.is_offered(),
     }
 }
 
-/// The keys of a frontend that [`negotiate`] is likely to read, beside [`LIVE_KEYS`]: those of one
-/// queue pair with an event channel for each ring. Whoever has them at hand saves time.
-pub const KEYS: &[&str] = &[
-    "multi-queue-num-queues",
-    "tx-ring-ref",
-    "rx-ring-ref",
-    "event-channel-tx",
-    "event-channel-rx",
-    "ctrl-ring-ref",
-    "event-channel-ctrl",
-    "request-rx-copy",
-    "feature-sg",
-    "feature-no-csum-offload",
-    "feature-ipv6-csum-offload",
-    "feature-gso-tcpv4",
-    "feature-gso-tcpv6",
-    "feature-rx-notify",
-];
+/// The keys of a frontend that [`negotiate`] is likely to read: those of one queue pair with an event
+/// channel for each ring. Whoever has them at hand saves time.
+pub fn likely_keys() -> impl Iterator<Item = &'static str> {
+    let features = TABLE.iter().filter_map(|row| match row.asked {
+        Asked::With(key) | Asked::Without(key) => Some(key),
+        Asked::Given | Asked::Live(_) => None,
+    });
+    queues::LIKELY_KEYS
+        .into_iter()
+        .chain(["request-rx-copy"])
+        .chain(features)
+        .chain(LIVE_KEYS)
+}
 
 /// What a frontend asked for, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Negotiated {
     /// Its queue pairs, and its control ring if it has one.
     pub queues: Queues,
-    /// What may be sent to it.
+    /// What it has, but for what it may take back.
     pub features: Features,
     /// What it asks for at the moment.
     pub requests: Requests,
-}
-
-/// What may be sent to the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Features {
-    /// Frames of more than one slot.
-    pub sg: bool,
-    /// The guest signals when it posts buffers.
-    pub rx_notify: bool,
-    /// Blank checksums, and frames to be segmented.
-    pub offloads: Offloads,
 }
 
 /// Why a frontend cannot be connected. The text ends up in its error node.
@@ -174,29 +139,25 @@ pub fn negotiate(
         return Err(NegotiateError::Flip);
     }
     Ok(Negotiated {
+        features: features(&keys, &queues)?,
         queues,
-        features: features(&keys)?,
         requests: Requests::read(&keys)?,
     })
 }
 
-/// A frame to be segmented is large and has a blank checksum, so a frontend that takes it must
-/// take both.
-fn features<R: Read>(keys: &FrontendKeys<R>) -> Result<Features, NegotiateError> {
-    let sg = keys.feature("feature-sg")?;
-    let csum_v4 = !keys.feature("feature-no-csum-offload")?;
-    let csum_v6 = keys.feature("feature-ipv6-csum-offload")?;
-    let offloads = Offloads {
-        csum_v4,
-        csum_v6,
-        gso_v4: keys.feature("feature-gso-tcpv4")? && csum_v4 && sg,
-        gso_v6: keys.feature("feature-gso-tcpv6")? && csum_v6 && sg,
-    };
-    Ok(Features {
-        sg,
-        rx_notify: keys.feature("feature-rx-notify")?,
-        offloads,
-    })
+fn features<R: Read>(keys: &FrontendKeys<R>, queues: &Queues) -> Result<Features, NegotiateError> {
+    let mut asked = Features::default()
+        .with(Feature::SplitEventChannels, queues.are_split())
+        .with(Feature::CtrlRing, queues.control().is_some());
+    for row in &TABLE {
+        let on = match row.asked {
+            Asked::With(key) => keys.feature(key)?,
+            Asked::Without(key) => !keys.feature(key)?,
+            Asked::Given | Asked::Live(_) => continue,
+        };
+        asked = asked.with(row.feature, on);
+    }
+    Ok(asked.grantable())
 }
 
 trait Read: Fn(&str) -> io::Result<Option<Box<str>>> {}
@@ -258,6 +219,16 @@ mod tests {
         ("feature-ipv6-csum-offload", "1"),
     ];
 
+    const LINUX_HAS: Features = Features::of(&[
+        Feature::Sg,
+        Feature::GsoTcpv4,
+        Feature::GsoTcpv6,
+        Feature::CsumV4,
+        Feature::CsumV6,
+        Feature::SplitEventChannels,
+        Feature::RxNotify,
+    ]);
+
     fn linux_with(key: &'static str, value: &'static str) -> Result<Negotiated, NegotiateError> {
         let mut keys = LINUX.to_vec();
         keys.push((key, value));
@@ -268,18 +239,12 @@ mod tests {
     fn linux_as_recorded() {
         let negotiated = frontend(LINUX).unwrap();
         assert_eq!(negotiated.queues.count(), 1);
-        let features = Features {
-            sg: true,
-            rx_notify: true,
-            offloads: Offloads::ALL,
-        };
-        assert_eq!(negotiated.features, features);
+        assert_eq!(negotiated.features, LINUX_HAS);
     }
 
     #[test]
     fn all_that_is_read_of_linux_is_known_before() {
         let asked = RefCell::default();
-        let known = [KEYS, &LIVE_KEYS].concat();
         negotiate(1, |key| {
             let value = LINUX.iter().find(|(name, _)| *name == key);
             RefCell::<Vec<_>>::borrow_mut(&asked).push(key.to_owned());
@@ -288,7 +253,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             BTreeSet::from_iter(asked.into_inner().iter().map(String::as_str)),
-            BTreeSet::from_iter(known)
+            BTreeSet::from_iter(likely_keys())
         );
     }
 
@@ -301,58 +266,22 @@ mod tests {
         ];
         let negotiated = frontend(&keys).unwrap();
         assert_eq!(negotiated.queues.count(), 1);
-        let offloads = Offloads {
-            csum_v4: true,
-            csum_v6: false,
-            gso_v4: false,
-            gso_v6: false,
-        };
-        assert_eq!(
-            negotiated.features,
-            Features {
-                sg: false,
-                rx_notify: false,
-                offloads
-            }
-        );
+        assert_eq!(negotiated.features, Features::of(&[Feature::CsumV4]));
     }
 
     #[test]
     fn segmentation_needs_what_it_stands_on() {
-        let offloads = |key, value| linux_with(key, value).unwrap().features.offloads;
-        let all = Offloads::ALL;
-        let no_v4 = Offloads {
-            csum_v4: false,
-            gso_v4: false,
-            ..all
-        };
-        assert_eq!(offloads("feature-no-csum-offload", "1"), no_v4);
-        let no_v6 = Offloads {
-            csum_v6: false,
-            gso_v6: false,
-            ..all
-        };
-        assert_eq!(offloads("feature-ipv6-csum-offload", "0"), no_v6);
-        let no_gso = Offloads {
-            gso_v4: false,
-            gso_v6: false,
-            ..all
-        };
-        assert_eq!(offloads("feature-sg", "0"), no_gso);
-        assert_eq!(
-            offloads("feature-gso-tcpv4", "0"),
-            Offloads {
-                gso_v4: false,
-                ..all
-            }
-        );
-        assert_eq!(
-            offloads("feature-gso-tcpv6", "0"),
-            Offloads {
-                gso_v6: false,
-                ..all
-            }
-        );
+        use Feature::{CsumV4, CsumV6, GsoTcpv4, GsoTcpv6, Sg};
+        for (key, value, missing) in [
+            ("feature-no-csum-offload", "1", &[CsumV4, GsoTcpv4][..]),
+            ("feature-ipv6-csum-offload", "0", &[CsumV6, GsoTcpv6]),
+            ("feature-sg", "0", &[Sg, GsoTcpv4, GsoTcpv6]),
+            ("feature-gso-tcpv4", "0", &[GsoTcpv4]),
+            ("feature-gso-tcpv6", "0", &[GsoTcpv6]),
+        ] {
+            let has = linux_with(key, value).unwrap().features;
+            assert_eq!(has, LINUX_HAS.without(missing), "{key} = {value}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@
 use xen_ring::netif::{Gso, GsoKind, RxFlags, TxCsum};
 
 use super::counters::DropReason;
+use super::feature::{Feature, Features};
 use super::headers::{Network, Protocol, Transport, fill_checksum, transport};
 use super::vnet::{Csum, Segments, VnetHdr};
 
@@ -77,49 +78,18 @@ pub fn header_for_tap(
     })
 }
 
-/// What a frontend accepts in place of plain frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offloads {
-    /// Blank checksums, TCP and UDP over IPv4 (no `feature-no-csum-offload`, netif.h).
-    pub csum_v4: bool,
-    /// The same over IPv6 (`feature-ipv6-csum-offload`).
-    pub csum_v6: bool,
-    /// TCP over IPv4 to be segmented (`feature-gso-tcpv4`): never without `csum_v4`.
-    pub gso_v4: bool,
-    /// TCP over IPv6 to be segmented (`feature-gso-tcpv6`): never without `csum_v6`.
-    pub gso_v6: bool,
-}
-
-impl Offloads {
-    /// Everything that netif has, as Linux's netfront asks for.
-    pub const ALL: Self = Self {
-        csum_v4: true,
-        csum_v6: true,
-        gso_v4: true,
-        gso_v6: true,
-    };
-
-    /// The same, but for frames to be segmented.
-    #[must_use]
-    pub fn whole_frames(self) -> Self {
-        Self {
-            gso_v4: false,
-            gso_v6: false,
-            ..self
-        }
-    }
-
+impl Features {
     fn takes_blank(self, found: Transport) -> bool {
         match found.network {
-            Network::V4 => self.csum_v4 && !found.tagged,
-            Network::V6 => self.csum_v6 && !found.tagged,
+            Network::V4 => self.has(Feature::CsumV4) && !found.tagged,
+            Network::V6 => self.has(Feature::CsumV6) && !found.tagged,
         }
     }
 
     fn takes_segments(self, gso: Gso, found: Transport) -> bool {
         match (gso.kind, found.network) {
-            (GsoKind::TcpV4, Network::V4) => self.gso_v4,
-            (GsoKind::TcpV6, Network::V6) => self.gso_v6,
+            (GsoKind::TcpV4, Network::V4) => self.has(Feature::GsoTcpv4),
+            (GsoKind::TcpV6, Network::V6) => self.has(Feature::GsoTcpv6),
             _ => false,
         }
     }
@@ -143,16 +113,16 @@ pub struct ForGuest {
 pub fn describe_for_guest(
     header: VnetHdr,
     frame: &mut [u8],
-    offloads: Offloads,
+    features: Features,
 ) -> Result<ForGuest, DropReason> {
     if let Some(Segments { gso, .. }) = header.gso {
-        debug_assert!(is_taken_whole(header, frame, offloads));
+        debug_assert!(is_taken_whole(header, frame, features));
         return Ok(ForGuest::blank(Some(gso)));
     }
     match header.csum {
         Csum::Unknown => Ok(ForGuest::default()),
         Csum::Valid => Ok(ForGuest::VALID),
-        Csum::Blank { .. } if left_blank(header, frame, offloads).is_some() => {
+        Csum::Blank { .. } if left_blank(header, frame, features).is_some() => {
             Ok(ForGuest::blank(None))
         }
         Csum::Blank { start, offset } => {
@@ -164,20 +134,20 @@ pub fn describe_for_guest(
 
 /// Whether the frontend takes a frame in one piece: one that is not to be segmented, or that it can
 /// have segmented itself.
-pub fn is_taken_whole(header: VnetHdr, frame: &[u8], offloads: Offloads) -> bool {
+pub fn is_taken_whole(header: VnetHdr, frame: &[u8], features: Features) -> bool {
     header.gso.is_none_or(|Segments { gso, .. }| {
-        let found = left_blank(header, frame, offloads);
-        found.is_some_and(|found| offloads.takes_segments(gso, found))
+        let found = left_blank(header, frame, features);
+        found.is_some_and(|found| features.takes_segments(gso, found))
     })
 }
 
 /// The transport header of a frame whose checksum is blank, and can stay so for the frontend.
-fn left_blank(header: VnetHdr, frame: &[u8], offloads: Offloads) -> Option<Transport> {
+fn left_blank(header: VnetHdr, frame: &[u8], features: Features) -> Option<Transport> {
     let Csum::Blank { start, offset } = header.csum else {
         return None;
     };
     transport(frame)
-        .filter(|found| found.is_checksummed_at(start, offset) && offloads.takes_blank(*found))
+        .filter(|found| found.is_checksummed_at(start, offset) && features.takes_blank(*found))
 }
 
 impl ForGuest {

@@ -134,7 +134,7 @@ fn what_is_unusual_about_the_link_is_said() {
     vif.carrier = Some(false);
     vif.carrier_reason = Some("the tap is down".into());
     vif.mtu = Some(9000);
-    vif.features.multicast_control = true;
+    vif.features.on = vif.features.on.with(Feature::MulticastControl, true);
     vif.features.xdp_headroom = 256;
     let printed = table(&status);
     assert!(printed.contains("csum6 split mcast xdp256 "), "{printed}");
@@ -142,7 +142,7 @@ fn what_is_unusual_about_the_link_is_said() {
     assert!(printed.contains(notes), "{printed}");
 
     let vif = &mut status.vifs[0];
-    vif.features.sg = false;
+    vif.features.on = vif.features.on.without(&[Feature::Sg]);
     let printed = table(&status);
     let note = "\n    mtu 9000, but the guest takes frames of one page at most (no sg)\n";
     assert!(printed.contains(note), "{printed}");

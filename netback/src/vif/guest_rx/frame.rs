@@ -14,6 +14,7 @@ use super::{GuestRx, SLOTS_MAX};
 use crate::vif::counters::{DirectionCounters, DropReason};
 use crate::vif::cut::Cut;
 use crate::vif::fault::Fault;
+use crate::vif::feature::Feature;
 use crate::vif::offload::is_taken_whole;
 use crate::vif::vnet::{VNET_HDR_LEN, VnetHdr};
 use crate::vif::workbench::FRAME_MAX;
@@ -147,10 +148,14 @@ impl GuestRx {
             return Err(DropReason::BadFromTap);
         }
         // Before it waits for buffers that no segment of it needs.
-        if !is_taken_whole(header, batch.bytes(frame.clone()), self.offloads()) {
+        if !is_taken_whole(header, batch.bytes(frame.clone()), self.features()) {
             return Err(DropReason::UnwantedSegments);
         }
-        let pages_max = if self.features.sg { SLOTS_MAX } else { 1 };
+        let pages_max = if self.features.has(Feature::Sg) {
+            SLOTS_MAX
+        } else {
+            1
+        };
         let pages = match u32::try_from(frame.len().div_ceil(self.headroom.room())) {
             Ok(pages) if pages <= pages_max && frame.len() <= FRAME_MAX => pages,
             _ => return Err(DropReason::TooLarge),

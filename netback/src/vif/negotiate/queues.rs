@@ -27,6 +27,18 @@ const CHOICE: &str = "multi-queue-num-queues";
 /// many queues there are.
 const CONTROL: (&str, &str) = ("ctrl-ring-ref", "event-channel-ctrl");
 
+/// The keys of a frontend with one queue pair, an event channel for each of its rings, and a control
+/// ring.
+pub(super) const LIKELY_KEYS: [&str; 7] = [
+    CHOICE,
+    "tx-ring-ref",
+    "rx-ring-ref",
+    "event-channel-tx",
+    "event-channel-rx",
+    CONTROL.0,
+    CONTROL.1,
+];
+
 /// A frontend's queue pairs, in order, and its control ring: at least one pair, and nothing
 /// shares a page or a port.
 #[derive(Debug, Clone, PartialEq, Eq)]

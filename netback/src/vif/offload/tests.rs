@@ -3,12 +3,10 @@
 
 use super::*;
 
-const ALL: Offloads = Offloads::ALL;
-const ONLY_V4: Offloads = Offloads {
-    csum_v6: false,
-    gso_v6: false,
-    ..ALL
-};
+const ONLY_V4: Features = Features::of(&[Feature::CsumV4, Feature::GsoTcpv4]);
+const ALL: Features = ONLY_V4
+    .with(Feature::CsumV6, true)
+    .with(Feature::GsoTcpv6, true);
 const TCP_V4: Gso = Gso {
     size: 1448,
     kind: GsoKind::TcpV4,
@@ -243,19 +241,15 @@ fn behind_a_vlan_tag_the_checksum_is_computed() {
 
 #[test]
 fn segments_are_passed_on_only_as_agreed() {
-    let no_gso = Offloads {
-        gso_v4: false,
-        gso_v6: false,
-        ..ALL
-    };
-    for (frame, header, offloads) in [
+    let no_gso = ALL.without(&[Feature::GsoTcpv4, Feature::GsoTcpv6]);
+    for (frame, header, features) in [
         // Not asked for; the wrong protocol; without a blank checksum; for one that takes none.
         (tcp4(), segmented(blank(34, 16), TCP_V4, 54), no_gso),
         (tcp4(), segmented(blank(34, 16), TCP_V6, 54), ALL),
         (tcp4(), segmented(VnetHdr::default(), TCP_V4, 54), ALL),
         (tcp6(), segmented(blank(54, 16), TCP_V6, 74), ONLY_V4),
     ] {
-        assert!(!is_taken_whole(header, &frame, offloads));
+        assert!(!is_taken_whole(header, &frame, features));
     }
 }
 

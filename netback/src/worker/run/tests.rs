@@ -14,8 +14,8 @@ use xenbus::DevicePath;
 
 use super::*;
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimGuest, SimHypervisor};
-use crate::vif::negotiate::{Channels, Features, QueueKeys};
-use crate::vif::offload::Offloads;
+use crate::vif::feature::{Feature, Features};
+use crate::vif::negotiate::{Channels, QueueKeys};
 use crate::vif::{
     Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters, Workbench, buffers_of_each,
 };
@@ -156,11 +156,14 @@ fn request(dom: u16, keys: QueueKeys, tap: Tap, stall: Duration) -> ConnectReque
         },
         guest: DomId::new(dom),
         keys,
-        features: Features {
-            sg: true,
-            rx_notify: true,
-            offloads: Offloads::ALL,
-        },
+        features: Features::of(&[
+            Feature::Sg,
+            Feature::RxNotify,
+            Feature::CsumV4,
+            Feature::CsumV6,
+            Feature::GsoTcpv4,
+            Feature::GsoTcpv6,
+        ]),
         tap,
         limits: Arc::new(Limits {
             tx: bucket(),

@@ -18,10 +18,10 @@ use xenbus::DevicePath;
 
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimEventChannels, SimGrants, SimHypervisor};
 use crate::vif::bucket::{Bucket, Limits};
+use crate::vif::feature::{Feature, Features};
 use crate::vif::live::Live;
 use crate::vif::multicast::MulticastFilter;
-use crate::vif::negotiate::{Channels, Features, QueueKeys};
-use crate::vif::offload::Offloads;
+use crate::vif::negotiate::{Channels, QueueKeys};
 use crate::vif::{ConnectRequest, QueueId};
 use crate::vif::{QueueCounters, QueuePair, Turned, Workbench, buffers_of_each};
 
@@ -94,11 +94,14 @@ impl Rig {
                     rx: ports[1].port(),
                 },
             },
-            features: Features {
-                sg: true,
-                rx_notify: true,
-                offloads: Offloads::ALL,
-            },
+            features: Features::of(&[
+                Feature::Sg,
+                Feature::RxNotify,
+                Feature::CsumV4,
+                Feature::CsumV6,
+                Feature::GsoTcpv4,
+                Feature::GsoTcpv6,
+            ]),
             tap: Tap::from_fd(tap).unwrap(),
             limits: Arc::clone(&limits),
             stall,

@@ -4,6 +4,7 @@
 
 use hotplug::link;
 use netback::demo::guest::checksum::Checksum;
+use netback::demo::guest::options::FrontendOptions;
 use netback_tests::raw::reload;
 use netback_tests::world::until;
 
@@ -104,6 +105,38 @@ fn more_than_offered_or_none() {
             &[("multi-queue-num-queues", Some(number))],
         );
     }
+}
+
+/// Whether the guest gave what is not there or the host has no room for it cannot be told apart: the driver that comes
+/// back may fare better with fewer.
+#[test]
+fn fewer_are_offered_to_whom_they_could_not_be_served() {
+    let mut hood = neighbourhood();
+    hood.world.vcpus = 4;
+    for (dom, queues, offered) in [(1, 4, 2), (2, 2, 1)] {
+        let vif = hood.world.attach(dom);
+        let key = format!("queue-{}/rx-ring-ref", queues - 1);
+        let liar = FrontendOptions {
+            overrides: vec![(key, Some("4000000000".to_owned()))],
+            ..linux(queues)
+        };
+        let guest = hood.world.boot(vif.clone(), 1500, liar);
+        guest.wait_closed();
+        let told = format!("its driver is offered {offered} when it starts anew");
+        assert!(hood.world.error(&vif).unwrap().ends_with(&told));
+        guest.reload_with(|options| options.overrides.clear());
+        hood.world.wait_forgiven(&vif);
+        guest.exercise();
+        assert_eq!(hood.world.vif_status(&vif).unwrap().queues, offered);
+        hood.world.remove(guest);
+
+        // Who is attached anew is offered all.
+        let guest = hood.world.guest(dom, linux(queues));
+        assert_eq!(hood.world.vif_status(&guest.vif).unwrap().queues, queues);
+        guest.exercise();
+        hood.world.remove(guest);
+    }
+    hood.finish();
 }
 
 /// One queue that breaks the protocol ends the vif with all its queues, and nothing else.

@@ -40,10 +40,11 @@ impl Vif {
     /// The most queue pairs that a frontend can have from now on. A tap that a former daemon made
     /// may be good for one only.
     pub(super) fn offered_queues(&self, host: &Host) -> u16 {
-        match self.tap.as_ref().map(Tap::is_multi_queue) {
+        let most = match self.tap.as_ref().map(Tap::is_multi_queue) {
             Some(Ok(false)) => 1,
             _ => self.queue_limit(host),
-        }
+        };
+        most.min(self.queues_at_most.unwrap_or(most))
     }
 
     /// Reads what the frontend wrote and asks workers to serve it. `Some` when that is over before

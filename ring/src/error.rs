@@ -180,10 +180,12 @@ const fn open_advice(errno: Errno) -> &'static str {
 const fn map_advice(errno: Errno) -> &'static str {
     match errno {
         Errno::EAGAIN => "the guest's page stays paged out",
-        Errno::EINVAL => "the reference is not granted to this domain for writing",
-        Errno::ENOMEM | Errno::ENOSPC => {
-            "out of memory or of grant mappings (gntdev's limit, or Xen's maptrack frames)"
+        // What gntdev says to whatever Xen answers.
+        Errno::EINVAL => {
+            "the reference is not granted to this domain for writing, or Xen is out of maptrack \
+             frames"
         }
+        Errno::ENOMEM | Errno::ENOSPC => "out of memory or of grant mappings (gntdev's limit)",
         _ => "see the kernel log",
     }
 }

@@ -123,7 +123,8 @@ fn fewer_are_offered_to_whom_they_could_not_be_served() {
         let guest = hood.world.boot(vif.clone(), 1500, liar);
         guest.wait_closed();
         let told = format!("its driver is offered {offered} when it starts anew");
-        assert!(hood.world.error(&vif).unwrap().ends_with(&told));
+        let error = hood.world.error(&vif).unwrap();
+        assert!(error.ends_with(&told), "{error}");
         guest.reload_with(|options| options.overrides.clear());
         hood.world.wait_forgiven(&vif);
         guest.exercise();

@@ -38,13 +38,25 @@ impl Vif {
     }
 
     /// The most queue pairs that a frontend can have from now on. A tap that a former daemon made
-    /// may be good for one only.
+    /// may be good for one only, and for more than so many there may have been no room.
     pub(super) fn offered_queues(&self, host: &Host) -> u16 {
         let most = match self.tap.as_ref().map(Tap::is_multi_queue) {
             Some(Ok(false)) => 1,
             _ => self.queue_limit(host),
         };
-        most.min(self.queues_at_most.unwrap_or(most))
+        self.queues_at_most.map_or(most, |limit| limit.min(most))
+    }
+
+    /// Offers half as many queues as a connection had that could not be set up: it may have been for
+    /// want of room (grants, event channels, descriptors). Whether the guest has given what is not
+    /// there looks the same, so this is about no other vif. Returns the reason with what is offered.
+    pub(super) fn offer_fewer(&mut self, queues: u16, reason: String, host: &Host) -> String {
+        if queues < 2 {
+            return reason;
+        }
+        self.queues_at_most = Some(queues / 2);
+        let offered = self.offered_queues(host);
+        format!("{reason}; its driver is offered {offered} when it starts anew")
     }
 
     /// Reads what the frontend wrote and asks workers to serve it. `Some` when that is over before
@@ -85,7 +97,11 @@ impl Vif {
                 return Ok(None);
             }
         };
-        self.share_out(negotiated, host).map(Some)
+        let queues = negotiated.queues.count();
+        match self.share_out(negotiated, host) {
+            Ok(prepared) => Ok(Some(prepared)),
+            Err(reason) => Err(self.offer_fewer(queues, reason, host)),
+        }
     }
 
     /// Gives each queue pair a worker, a queue of the tap and counters.
@@ -108,13 +124,12 @@ impl Vif {
             .collect::<Result<_, _>>()
             .map_err(|error| format!("the frontend has {count} queues: {error}"))?;
         self.counters
-            .resize_with(count.max(self.counters.len()), Arc::default);
+            .resize_with(self.counters.len().max(count.into()), Arc::default);
 
         let live = Arc::new(self.new_live(negotiated.requests));
         let assigned = host.assign(self.path, count);
-        let queues = u16::try_from(count).unwrap_or(u16::MAX);
         let view =
-            (negotiated.queues.control()).map(|_| Arc::new(View::new(queues, &host.static_grants)));
+            (negotiated.queues.control()).map(|_| Arc::new(View::new(count, &host.static_grants)));
         let mut ring = match negotiated.queues.control() {
             None => None,
             Some(keys) => Some(RingRequest {
@@ -123,7 +138,7 @@ impl Vif {
                 steering,
             }),
         };
-        let mut requests = Vec::with_capacity(count);
+        let mut requests = Vec::with_capacity(count.into());
         let keys = negotiated.queues.iter();
         let taps = std::iter::once(tap).chain(&further);
         for ((queue, place), ((&keys, tap), counters)) in
@@ -190,7 +205,8 @@ impl Vif {
             )));
         }
         // What this directory says was read by the frontend, whoever wrote it: this daemon may be
-        // another one, with another configuration.
+        // another one, with another configuration. (A frontend that does not wait for InitWait may
+        // have read an older offer, and is refused once.)
         let offered = match offered {
             Err(error) if xenbus::is_disconnected(&error) => return Err(error),
             Err(error) => return Ok(Err(format!("the node {OFFER} cannot be read: {error}"))),

@@ -49,7 +49,7 @@ impl Host {
     }
 
     /// A new connection of `device` with so many queue pairs: their names, and a worker for each.
-    pub(super) fn assign(&mut self, device: DevicePath, count: usize) -> Vec<(QueueId, Place)> {
+    pub(super) fn assign(&mut self, device: DevicePath, count: u16) -> Vec<(QueueId, Place)> {
         self.connections += 1;
         let connection = self.connections;
         let assign = |index| {
@@ -60,7 +60,7 @@ impl Host {
             };
             (id, self.workers.assign())
         };
-        (0..).take(count).map(assign).collect()
+        (0..count).map(assign).collect()
     }
 
     /// Queue pairs as they can be told something by one another. `None` if a worker is not there.

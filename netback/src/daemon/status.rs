@@ -67,9 +67,7 @@ fn vif_status(vif: &Vif) -> VifStatus {
         state: vif.machine.phase().name().to_owned(),
         reason: reason(vif),
         hotplug_status: vif.facts.hotplug_status.clone(),
-        queues: connection.map_or(0, |connection| {
-            u16::try_from(connection.negotiated.queues.count()).unwrap_or(u16::MAX)
-        }),
+        queues: connection.map_or(0, |connection| connection.negotiated.queues.count()),
         features: connection.map(features).unwrap_or_default(),
         control: control.map(control_status),
         script: vif.facts.script.clone(),
@@ -94,13 +92,13 @@ fn reason(vif: &Vif) -> Option<String> {
 }
 
 fn features(connection: &Connection) -> FeatureStatus {
-    let live = &connection.live;
+    let (live, headroom) = (&connection.live, connection.live.headroom());
+    let agreed = connection.negotiated.features;
     FeatureStatus {
-        on: connection
-            .negotiated
-            .features
-            .with(Feature::MulticastControl, live.multicast.is_applied()),
-        xdp_headroom: live.headroom().bytes(),
+        on: agreed
+            .with(Feature::MulticastControl, live.multicast.is_applied())
+            .with(Feature::XdpHeadroom, !headroom.is_none()),
+        xdp_headroom: headroom.bytes(),
     }
 }
 

@@ -23,7 +23,7 @@ use super::limits::VifLimits;
 use super::perform::STORE_PATIENCE;
 use super::script::Script;
 use crate::logging::{RateLimited, if_any};
-use crate::vif::{ConnectError, QueueCounters, QueueId};
+use crate::vif::{QueueCounters, QueueId};
 use crate::worker::{Command, What};
 
 /// A device from its discovery until the machine says "forget".
@@ -50,7 +50,8 @@ pub(super) struct Vif {
     /// The tap's MTU that the guest knows of: the toolstack and the script have told it of the first.
     pub(super) mtu_told: Option<u32>,
     pub(super) connection: Option<Connection>,
-    /// No more queues than so many are offered, since more could not be served.
+    /// No more queues than so many are offered for as long as the device is known here, since more
+    /// could not be served.
     pub(super) queues_at_most: Option<u16>,
     /// By queue pair, over all connections of the device's life.
     pub(super) counters: Vec<Arc<QueueCounters>>,
@@ -172,32 +173,12 @@ impl Vif {
             return None;
         }
         let was_stalled = connection.is_stalled();
-        let no_room = matches!(what, What::Failed(ConnectError::Xen { .. }));
-        let mut outcome = connection.reported(id, what);
+        let outcome = connection.reported(id, what);
         let is_stalled = connection.is_stalled();
-        let queues = u16::try_from(connection.negotiated.queues.count()).unwrap_or(u16::MAX);
         if is_stalled != was_stalled {
             self.follow_stall(is_stalled);
         }
-        if no_room {
-            self.offer_fewer(queues);
-        }
-        if let Some(Event::QueuesFailed(reason)) = &mut outcome.event
-            && let Some(fewer) = self.queues_at_most.filter(|most| *most < queues)
-        {
-            reason.push_str(&format!(
-                "; its driver is offered {fewer} when it starts anew"
-            ));
-        }
         self.settle(outcome, host)
-    }
-
-    /// Offers half as many queues from now on, since those of a connection could not all be served. Whether there is
-    /// no room for them or the guest has given what is not there cannot be told apart, so it is about this vif alone.
-    fn offer_fewer(&mut self, queues: u16) {
-        if queues > 1 {
-            self.queues_at_most = Some(queues / 2);
-        }
     }
 
     /// Sends what commands a step of the connection brings about, and lets go of one that is over.
@@ -210,10 +191,14 @@ impl Vif {
                 outcome = connection.reported(id, What::Down);
             }
         }
-        if outcome.over {
-            self.connection = None;
+        let over = self.connection.take_if(|_| outcome.over);
+        match (over, outcome.event) {
+            (Some(connection), Some(Event::QueuesFailed(reason))) => {
+                let queues = connection.negotiated.queues.count();
+                Some(Event::QueuesFailed(self.offer_fewer(queues, reason, host)))
+            }
+            (_, event) => event,
         }
-        outcome.event
     }
 
     /// The name that the tap is made under, `vif<domid>.<handle>`: scripts may rename it later.

@@ -37,7 +37,7 @@ pub struct ConnectRequest {
     pub guest: DomId,
     /// Where its rings and event channels are.
     pub keys: QueueKeys,
-    /// What it has: what may be sent to it.
+    /// What was agreed on with it.
     pub features: Features,
     /// The worker's own handle of the queue of the vif's tap that goes with this queue pair.
     pub tap: Tap,

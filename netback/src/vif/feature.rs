@@ -10,8 +10,6 @@
 
 use std::fmt;
 
-use super::negotiate::{HEADROOM, MULTICAST};
-
 /// A feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
@@ -61,9 +59,8 @@ pub enum Asked {
     Without(&'static str),
     /// By giving the pages and ports for it ([`Queues`](super::negotiate::Queues)).
     Given,
-    /// With this key, when it connects and later
-    /// ([`Requests`](super::negotiate::Requests)).
-    Live(&'static str),
+    /// When it connects, and later as it likes ([`Requests`](super::negotiate::Requests)).
+    Live,
 }
 
 /// How the status shows a feature.
@@ -146,7 +143,7 @@ pub const TABLE: [Row; 10] = [
             "feature-multicast-control",
             "feature-dynamic-multicast-control",
         ],
-        asked: Asked::Live(MULTICAST),
+        asked: Asked::Live,
         needs: &[],
         shown: flag("multicast_control", "mcast"),
     },
@@ -160,7 +157,7 @@ pub const TABLE: [Row; 10] = [
     Row {
         feature: Feature::XdpHeadroom,
         offered: &["feature-xdp-headroom"],
-        asked: Asked::Live(HEADROOM),
+        asked: Asked::Live,
         needs: &[],
         shown: Shown::Number,
     },
@@ -178,7 +175,7 @@ pub fn advertised() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 impl Feature {
-    /// Whether a backend offers it: then guests may use it in what they send.
+    /// Whether a key of the backend offers it: then guests may use it in what they send.
     pub fn is_offered(self) -> bool {
         let row = TABLE.iter().find(|row| row.feature == self);
         row.is_some_and(|row| !row.offered.is_empty())

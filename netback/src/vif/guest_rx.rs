@@ -254,7 +254,7 @@ impl GuestRx {
                 return Ok(Ended::NoBuffers);
             }
             let bytes = batch.bytes_mut(frame.clone());
-            let description = match describe_for_guest(header, bytes, self.features()) {
+            let description = match describe_for_guest(header, bytes, self.features_now()) {
                 Ok(description) => description,
                 Err(reason) => {
                     counters.dropped(reason);
@@ -278,8 +278,8 @@ impl GuestRx {
         Ok(Ended::Full)
     }
 
-    /// What the guest has at the moment.
-    fn features(&self) -> Features {
+    /// What the guest can take at the moment.
+    fn features_now(&self) -> Features {
         self.headroom.limit(self.features)
     }
 

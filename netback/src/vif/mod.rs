@@ -3,12 +3,13 @@
 //!
 //! "tx" and "rx" are the guest's throughout, as in netif.h: tx comes from the guest, rx goes to
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
-//! and `guest_rx` (the turn's two halves). Beside them: [`feature`] (all that can be agreed on), [`negotiate`] (what the frontend asked
-//! for), [`live`] with [`multicast`] and [`headroom`] (what of that may change), [`offload`] with
-//! [`headers`] and [`vnet`] (checksums), `train` (datagrams in a row), `cut` (frames that the guest
-//! cannot take whole), [`rate`] and [`bucket`] (limits), `shortage` (a guest with too few rx
-//! buffers), [`control`] (what the guest configures while it runs), [`workbench`] (a worker's
-//! buffers), [`counters`], [`fault`] (why a queue pair ends). `freebsd` is tests only.
+//! and `guest_rx` (the turn's two halves). Beside them: [`feature`] (all that can be agreed on),
+//! [`negotiate`] (what the frontend asked for), [`live`] with [`multicast`] and [`headroom`] (what
+//! of that may change), [`offload`] with [`headers`] and [`vnet`] (checksums), `train` (datagrams in
+//! a row), `cut` (frames that the guest cannot take whole), [`rate`] and [`bucket`] (limits),
+//! `shortage` (a guest with too few rx buffers), [`control`] (what the guest configures while it
+//! runs), [`workbench`] (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
+//! `freebsd` is tests only.
 
 pub mod bucket;
 pub mod connect;

@@ -16,8 +16,10 @@ use xen_ring::netif::TxLimits;
 
 use super::feature::{Asked, Feature, Features, TABLE};
 pub use queues::{Channels, MAX_QUEUES, OFFER, QueueKeys, Queues};
-pub(super) use requests::{HEADROOM, MULTICAST};
 pub use requests::{KEYS as LIVE_KEYS, Requests, requests};
+
+/// The frontend wants what it receives copied, not flipped (netif.h).
+const RX_COPY: &str = "request-rx-copy";
 
 /// What the guest may ask for in its packets: what is offered.
 pub fn tx_limits() -> TxLimits {
@@ -33,11 +35,11 @@ pub fn tx_limits() -> TxLimits {
 pub fn likely_keys() -> impl Iterator<Item = &'static str> {
     let features = TABLE.iter().filter_map(|row| match row.asked {
         Asked::With(key) | Asked::Without(key) => Some(key),
-        Asked::Given | Asked::Live(_) => None,
+        Asked::Given | Asked::Live => None,
     });
     queues::LIKELY_KEYS
         .into_iter()
-        .chain(["request-rx-copy"])
+        .chain([RX_COPY])
         .chain(features)
         .chain(LIVE_KEYS)
 }
@@ -47,7 +49,8 @@ pub fn likely_keys() -> impl Iterator<Item = &'static str> {
 pub struct Negotiated {
     /// Its queue pairs, and its control ring if it has one.
     pub queues: Queues,
-    /// What it has, but for what it may take back.
+    /// What was agreed on for as long as it is connected. What it may take back is among its
+    /// requests.
     pub features: Features,
     /// What it asks for at the moment.
     pub requests: Requests,
@@ -135,7 +138,7 @@ pub fn negotiate(
 ) -> Result<Negotiated, NegotiateError> {
     let keys = FrontendKeys(read);
     let queues = Queues::read(&keys, offered)?;
-    if keys.number("request-rx-copy")? == Some(0) {
+    if keys.number(RX_COPY)? == Some(0) {
         return Err(NegotiateError::Flip);
     }
     Ok(Negotiated {
@@ -153,7 +156,7 @@ fn features<R: Read>(keys: &FrontendKeys<R>, queues: &Queues) -> Result<Features
         let on = match row.asked {
             Asked::With(key) => keys.feature(key)?,
             Asked::Without(key) => !keys.feature(key)?,
-            Asked::Given | Asked::Live(_) => continue,
+            Asked::Given | Asked::Live => continue,
         };
         asked = asked.with(row.feature, on);
     }

@@ -45,7 +45,8 @@ pub struct QueuePair {
 /// Why a queue pair could not be connected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Xen refused a page or a port: the frontend gave one that is not there.
+    /// Xen refused a page or a port: the frontend gave one that is not there, or there is no room
+    /// for it.
     #[error("{what}: {source}")]
     Xen {
         /// What it was for.

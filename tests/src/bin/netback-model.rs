@@ -209,10 +209,10 @@ fn hash(netfront: &mut Netfront) -> Outcome<String> {
     Ok(format!("hash types {types:#x}, a table of {most}"))
 }
 
-/// From now on every packet that is received must carry the right hash. To be said when one has come back and forth
-/// since [`hash`].
+/// From now on every packet that is received must carry the right hash. To be said when a ping has been answered since
+/// [`hash`], and so has found it in effect.
 fn expect_hashes(netfront: &mut Netfront) -> Outcome<String> {
-    // The host's kernel has things to say of itself. What of these came before the hash is in the ring without one.
+    // The host's kernel has things to say of itself, and what came before the hash has none.
     let earlier = std::iter::from_fn(|| netfront.receive()).count();
     netfront.expect_hash(Some(ExpectedHash {
         key: KEY.to_vec(),

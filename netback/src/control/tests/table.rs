@@ -255,7 +255,10 @@ fn an_older_or_newer_daemon_is_understood() {
         ),
         ("0.0.1", "vif1.0", None)
     );
-    let newer: Status =
-        serde_json::from_str(r#"{"version":"9","colour":"blue","vifs":[]}"#).unwrap();
+    let newer: Status = serde_json::from_str(
+        r#"{"version":"9","colour":"blue","vifs":[{"features":{"sg":true,"ctrl_ring":false,"warp":9}}]}"#,
+    )
+    .unwrap();
     assert_eq!(newer.version, "9");
+    assert_eq!(newer.vifs[0].features.on, Features::of(&[Feature::Sg]));
 }

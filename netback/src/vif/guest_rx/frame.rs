@@ -148,7 +148,7 @@ impl GuestRx {
             return Err(DropReason::BadFromTap);
         }
         // Before it waits for buffers that no segment of it needs.
-        if !is_taken_whole(header, batch.bytes(frame.clone()), self.features()) {
+        if !is_taken_whole(header, batch.bytes(frame.clone()), self.features_now()) {
             return Err(DropReason::UnwantedSegments);
         }
         let pages_max = if self.features.has(Feature::Sg) {

@@ -103,8 +103,9 @@ impl Queues {
     }
 
     /// How many there are: never 0.
-    pub fn count(&self) -> usize {
-        self.pairs.len()
+    pub fn count(&self) -> u16 {
+        // Lossless: there are MAX_QUEUES at most.
+        u16::try_from(self.pairs.len()).unwrap_or(u16::MAX)
     }
 
     /// Where the control ring is.

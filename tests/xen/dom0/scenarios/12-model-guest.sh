@@ -24,7 +24,7 @@ exercise() {
 # Every packet has its hash from now on, and the model guest looks for it.
 hashes() {
     model hash
-    # One there and back: its queue, to which the table leads all that have a hash, has learnt of it.
+    # A ping that follows finds the hash in effect.
     ping -c 1 -W 10 "$(address 20)" >/dev/null 2>&1 || fail "no ping is answered once packets are hashed"
     model expect-hashes
 }

@@ -178,7 +178,7 @@ proptest! {
             }
         }
         if let Ok(queues) = read(&keys, offered) {
-            prop_assert!(queues.count() == asked as usize && asked <= offered.into());
+            prop_assert!(u32::from(queues.count()) == asked && asked <= offered.into());
             let (mut pages, mut ports) = (Vec::new(), Vec::new());
             for queue in queues.iter() {
                 pages.extend([queue.tx_ring.raw(), queue.rx_ring.raw()]);

@@ -24,6 +24,10 @@ if [ "$backend" = netback ]; then
     daemon_status >"$rig/status.json" || fail "netback status --json failed"
     cat "$rig/status.json"
     check_status "$(vif_of pv01)"
+
+    step "what makes it fast is there"
+    check "the daemon writes to taps without io_uring" grep -q 'anon_inode:\[io_uring\]' <<<"$(ls -l "/proc/$(daemon_pid)/fd")"
+    check "the daemon's buffers are not granted to dom0 itself" grep -q /dev/xen/gntalloc "/proc/$(daemon_pid)/maps"
 fi
 
 guest_power_off pv01

@@ -245,6 +245,20 @@ impl fmt::Debug for Features {
 }
 
 #[cfg(test)]
+impl Features {
+    /// What Linux's netfront asks for.
+    pub(crate) const LINUX: Self = Self::of(&[
+        Feature::Sg,
+        Feature::GsoTcpv4,
+        Feature::GsoTcpv6,
+        Feature::CsumV4,
+        Feature::CsumV6,
+        Feature::SplitEventChannels,
+        Feature::RxNotify,
+    ]);
+}
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 

@@ -14,7 +14,7 @@ use xenbus::DevicePath;
 
 use super::*;
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimGuest, SimHypervisor};
-use crate::vif::feature::{Feature, Features};
+use crate::vif::feature::Features;
 use crate::vif::negotiate::{Channels, QueueKeys};
 use crate::vif::{
     Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters, Workbench, buffers_of_each,
@@ -156,14 +156,7 @@ fn request(dom: u16, keys: QueueKeys, tap: Tap, stall: Duration) -> ConnectReque
         },
         guest: DomId::new(dom),
         keys,
-        features: Features::of(&[
-            Feature::Sg,
-            Feature::RxNotify,
-            Feature::CsumV4,
-            Feature::CsumV6,
-            Feature::GsoTcpv4,
-            Feature::GsoTcpv6,
-        ]),
+        features: Features::LINUX,
         tap,
         limits: Arc::new(Limits {
             tx: bucket(),

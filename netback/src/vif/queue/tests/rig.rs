@@ -18,7 +18,7 @@ use xenbus::DevicePath;
 
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimEventChannels, SimGrants, SimHypervisor};
 use crate::vif::bucket::{Bucket, Limits};
-use crate::vif::feature::{Feature, Features};
+use crate::vif::feature::Features;
 use crate::vif::live::Live;
 use crate::vif::multicast::MulticastFilter;
 use crate::vif::negotiate::{Channels, QueueKeys};
@@ -94,14 +94,7 @@ impl Rig {
                     rx: ports[1].port(),
                 },
             },
-            features: Features::of(&[
-                Feature::Sg,
-                Feature::RxNotify,
-                Feature::CsumV4,
-                Feature::CsumV6,
-                Feature::GsoTcpv4,
-                Feature::GsoTcpv6,
-            ]),
+            features: Features::LINUX,
             tap: Tap::from_fd(tap).unwrap(),
             limits: Arc::clone(&limits),
             stall,

@@ -109,7 +109,7 @@ pub struct QueueStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FeatureStatus {
-    /// Each feature that is on or off, by the name that its row has.
+    /// Each feature that is on or off, by the name that its row has; not the headroom, which is a number.
     #[serde(flatten, with = "flags")]
     pub on: Features,
     /// Bytes left free before the data in each of the guest's rx buffers (`xdp-headroom`); 0 without an XDP program.
@@ -120,7 +120,10 @@ impl FeatureStatus {
     /// Whether a feature is on.
     #[must_use]
     pub fn has(self, feature: Feature) -> bool {
-        self.on.has(feature)
+        match feature {
+            Feature::XdpHeadroom => self.xdp_headroom > 0,
+            flag => self.on.has(flag),
+        }
     }
 }
 

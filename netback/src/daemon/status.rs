@@ -92,13 +92,10 @@ fn reason(vif: &Vif) -> Option<String> {
 }
 
 fn features(connection: &Connection) -> FeatureStatus {
-    let (live, headroom) = (&connection.live, connection.live.headroom());
-    let agreed = connection.negotiated.features;
+    let (agreed, live) = (connection.negotiated.features, &connection.live);
     FeatureStatus {
-        on: agreed
-            .with(Feature::MulticastControl, live.multicast.is_applied())
-            .with(Feature::XdpHeadroom, !headroom.is_none()),
-        xdp_headroom: headroom.bytes(),
+        on: agreed.with(Feature::MulticastControl, live.multicast.is_applied()),
+        xdp_headroom: live.headroom().bytes(),
     }
 }
 

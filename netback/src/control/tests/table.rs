@@ -135,7 +135,9 @@ fn what_is_unusual_about_the_link_is_said() {
     vif.carrier_reason = Some("the tap is down".into());
     vif.mtu = Some(9000);
     vif.features.on = vif.features.on.with(Feature::MulticastControl, true);
+    assert!(!vif.features.has(Feature::XdpHeadroom));
     vif.features.xdp_headroom = 256;
+    assert!(vif.features.has(Feature::XdpHeadroom));
     let printed = table(&status);
     assert!(printed.contains("csum6 split mcast xdp256 "), "{printed}");
     let notes = "\n    link down: the tap is down\n    mtu 9000\n";

@@ -35,5 +35,5 @@ pub use mac::MacAddr;
 pub use monitor::LinkMonitor;
 pub use run::{ScriptProgress, ScriptRun};
 pub use script::{ScriptExit, ScriptState};
-pub use steering::Steering;
+pub use steering::{Choice, Spread, Steering};
 pub use tap::{Tap, TapError, TapOffload, TapOptions, TapWriter, WriterLost};

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Steers the frames that a tap of several queues delivers: which queue a frame comes out of is decided by a Toeplitz
-//! hash over its addresses and ports, and by a table from hashes to queues.
+//! Steers the frames that a tap of several queues delivers, which is to say, chooses the queue that a frame comes out of.
 //!
 //! The kernel puts a frame into a queue before anybody in user space has seen it, so the kernel has to be told. It
 //! lets a tap have a BPF program for that (TUNSETSTEERINGEBPF, Linux 4.16). The alternative, to hand frames from the
-//! worker that read them to the one that has their queue, would cost every other frame a copy and a wake-up. There is
-//! one program for all keys and tables; what it looks up is in a map, so that a change costs one system call and no
-//! verification.
+//! worker that read them to the one that has their queue, would cost every other frame a copy and a wake-up.
+//!
+//! There are two programs. [`Spread`] keeps each flow on a queue, any queue. [`Steering`] is for guests that say
+//! which: by a Toeplitz hash over addresses and ports, and a table from hashes to queues. What it looks up is in a
+//! map, so that another key or table costs one system call and no verification.
 
 mod asm;
-mod program;
+mod frame;
+mod spread;
+mod toeplitz;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::sys::bpf;
 
@@ -43,7 +47,56 @@ pub struct Table<'t> {
     pub queues: &'t [u16],
 }
 
-/// A program in the kernel that steers frames.
+/// What chooses the queue of each frame that a tap delivers.
+#[derive(Debug, Clone, Copy)]
+pub enum Choice<'p> {
+    /// The kernel: it remembers by which queue each flow comes.
+    Kernel,
+    /// Any queue, the same for all of a flow.
+    Spread(&'p Spread),
+    /// As the table says.
+    Steering(&'p Steering),
+}
+
+impl Choice<'_> {
+    pub(crate) fn program(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Kernel => None,
+            Self::Spread(spread) => Some(spread.program.as_fd()),
+            Self::Steering(steering) => Some(steering.program.as_fd()),
+        }
+    }
+}
+
+impl<'p> From<Option<&'p Spread>> for Choice<'p> {
+    /// Without the program, the kernel's own choice.
+    fn from(spread: Option<&'p Spread>) -> Self {
+        spread.map_or(Self::Kernel, Self::Spread)
+    }
+}
+
+/// A program in the kernel that keeps each flow on a queue, with less work than the kernel's own choice. One serves any
+/// number of taps; a clone is the same program.
+#[derive(Debug, Clone)]
+pub struct Spread {
+    program: Arc<OwnedFd>,
+}
+
+impl Spread {
+    /// Loads the program.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no BPF, does not let this process use it, or does not accept the program.
+    pub fn new() -> io::Result<Self> {
+        let program = bpf::load(&spread::spread()?)?;
+        Ok(Self {
+            program: Arc::new(program),
+        })
+    }
+}
+
+/// A program in the kernel that steers frames by a table.
 #[derive(Debug)]
 pub struct Steering {
     map: OwnedFd,
@@ -58,7 +111,7 @@ impl Steering {
     /// The kernel has no BPF, does not let this process use it, or does not accept the program.
     pub fn new() -> io::Result<Self> {
         let map = bpf::create_value(WORDS * size_of::<u32>())?;
-        let program = bpf::load(&program::steer(map.as_fd())?)?;
+        let program = bpf::load(&toeplitz::steer(map.as_fd())?)?;
         Ok(Self { map, program })
     }
 
@@ -84,9 +137,5 @@ impl Steering {
         value[TYPES] = u32::from(table.types);
         value[LENGTH] = u32::try_from(length).map_err(io::Error::other)?;
         bpf::set_value(self.map.as_fd(), &value)
-    }
-
-    pub(crate) fn program(&self) -> BorrowedFd<'_> {
-        self.program.as_fd()
     }
 }

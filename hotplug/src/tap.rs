@@ -20,7 +20,7 @@ mod writer;
 
 use crate::link;
 use crate::mac::MacAddr;
-use crate::steering::Steering;
+use crate::steering::Choice;
 use crate::sys::ifreq::IfReq;
 use crate::sys::tun;
 
@@ -243,10 +243,10 @@ impl Tap {
             .map_err(TapError::of("set the offloads of a tap"))
     }
 
-    /// Has `steering` choose the queue of each frame that this tap delivers; without one, the kernel chooses. The tap
-    /// keeps the program, also beyond the life of `steering`.
-    pub fn set_steering(&self, steering: Option<&Steering>) -> Result<(), TapError> {
-        tun::set_steering(self.fd.as_fd(), steering.map(Steering::program))
+    /// Sets what chooses the queue of each frame that this tap delivers. The tap keeps a program, also beyond the life
+    /// of what is borrowed here.
+    pub fn set_steering(&self, choice: Choice<'_>) -> Result<(), TapError> {
+        tun::set_steering(self.fd.as_fd(), choice.program())
             .map_err(TapError::of("set the steering of a tap"))
     }
 

@@ -33,6 +33,7 @@ pub(super) enum If {
 pub(super) enum Op {
     Set = 0xb7,
     Add = 0x07,
+    Multiply = 0x27,
     And = 0x57,
     ShiftLeft = 0x67,
     ShiftRight = 0x77,

@@ -114,10 +114,11 @@ impl Vif {
         let tap = self.tap.as_ref().ok_or("the device has no tap")?;
         tap.set_offload(tap_offload(&negotiated))
             .map_err(|error| error.to_string())?;
-        match tap.set_steering(None) {
+        // Also to rid the tap of what a former connection's guest has chosen.
+        match tap.set_steering(host.spread(count).into()) {
             // Linux before 4.16 has no steering, so there is none from a former connection.
             Err(error) if error.is_unknown_to_the_kernel() => {}
-            cleared => cleared.map_err(|error| error.to_string())?,
+            set => set.map_err(|error| error.to_string())?,
         }
         let further: Vec<Tap> = (1..count)
             .map(|_| tap.attach_queue())
@@ -136,6 +137,7 @@ impl Vif {
                 keys,
                 queues: host.peers(&assigned).ok_or("a worker thread is gone")?,
                 steering,
+                spread: host.spread(count).cloned(),
             }),
         };
         let mut requests = Vec::with_capacity(count.into());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What all devices share on the control thread: the store, the workers, the timers, the poll.
 
+use hotplug::Spread;
 use mio::{Registry, Token};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub(super) struct Host {
     pub(super) registry: Registry,
     /// What all guests' static grants together are counted by.
     pub(super) static_grants: Arc<Quota>,
+    /// What spreads flows over the queues of a tap; `None` if that is left to the kernel.
+    spread: Option<Spread>,
     scripts: HashMap<Token, DevicePath>,
     connections: u64,
     next_script: usize,
@@ -42,10 +45,16 @@ impl Host {
             timers: Timers::default(),
             registry,
             static_grants: Quota::process(),
+            spread: spread(),
             scripts: HashMap::new(),
             connections: 0,
             next_script: FIRST_SCRIPT,
         }
+    }
+
+    /// What spreads the flows of a guest that does not say how, over so many queues.
+    pub(super) fn spread(&self, queues: u16) -> Option<&Spread> {
+        self.spread.as_ref().filter(|_| queues > 1)
     }
 
     /// A new connection of `device` with so many queue pairs: their names, and a worker for each.
@@ -108,4 +117,13 @@ impl Host {
     pub(super) fn set_timer(&mut self, at: Instant, due: Due) {
         self.timers.set(at, due);
     }
+}
+
+/// Loads the program that spreads flows. Without it all goes on as well, with a little more work.
+fn spread() -> Option<Spread> {
+    let spread = Spread::new();
+    if let Err(error) = &spread {
+        tracing::info!(%error, "the kernel lets netback load no BPF program: it chooses the queues of several by itself, which costs it more");
+    }
+    spread.ok()
 }

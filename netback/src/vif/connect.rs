@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotplug::{Steering, Tap};
+use hotplug::{Spread, Steering, Tap};
 use xen_ring::DomId;
 use xenbus::DevicePath;
 
@@ -71,4 +71,6 @@ pub struct RingRequest {
     pub queues: Vec<Peer>,
     /// What can steer packets to them, if there are several and the kernel can.
     pub steering: Option<Steering>,
+    /// What does as long as the guest does not say how.
+    pub spread: Option<Spread>,
 }

@@ -70,11 +70,14 @@ impl ControlRing {
         view: Arc<View>,
     ) -> Self {
         let RingRequest {
-            queues, steering, ..
+            queues,
+            steering,
+            spread,
+            ..
         } = request;
         // Lossless: there are as many as the frontend could ask for in 16 bits.
         let count = u16::try_from(queues.len()).unwrap_or(u16::MAX);
-        let steer = steering.map(|steering| Steer::new(steering, count));
+        let steer = steering.map(|steering| Steer::new(steering, spread, count));
         let hashes = count == 1 || steer.is_some();
         Self {
             guest,

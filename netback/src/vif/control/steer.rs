@@ -8,7 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use hotplug::steering::Table;
-use hotplug::{Steering, Tap, TapError};
+use hotplug::{Choice, Spread, Steering, Tap, TapError};
 use xen_ring::DomId;
 
 use super::hash::Hasher;
@@ -19,13 +19,15 @@ use crate::logging::{RateLimited, if_any};
 #[derive(Debug)]
 pub(super) struct Steer {
     steering: Steering,
+    /// What does without a hash.
+    spread: Option<Spread>,
     queues: u16,
     program: Program,
     /// A guest may change its mind as often as it likes.
     failures: RateLimited,
 }
 
-/// Whether the tap has the program. Each change of that takes the kernel's lock on network
+/// Whether the tap has the guest's program. Each change of that takes the kernel's lock on network
 /// interfaces, for which all of the host may be waiting, so a guest brings about a few at once and
 /// then two a second. A new table, which takes no such lock, is all that a change takes otherwise.
 #[derive(Debug)]
@@ -80,17 +82,18 @@ impl Program {
 }
 
 impl Steer {
-    pub(super) fn new(steering: Steering, queues: u16) -> Self {
+    pub(super) fn new(steering: Steering, spread: Option<Spread>, queues: u16) -> Self {
         Self {
             steering,
+            spread,
             queues,
             program: Program::new(),
             failures: RateLimited::new(1, Duration::from_secs(60)),
         }
     }
 
-    /// Brings a new configuration into effect: without a hash, the kernel chooses the queue by the
-    /// flow that a frame belongs to. Nothing that a guest can configure makes this fail.
+    /// Brings a new configuration into effect: without a hash, the queue is chosen by the flow that a
+    /// frame belongs to. Nothing that a guest can configure makes this fail.
     pub(super) fn apply(
         &mut self,
         config: &HashConfig,
@@ -116,8 +119,8 @@ impl Steer {
         }
         let step = self.program.next(hasher.is_some(), Instant::now());
         match step {
-            Step::Attach => tap.set_steering(Some(&self.steering))?,
-            Step::Remove => tap.set_steering(None)?,
+            Step::Attach => tap.set_steering(Choice::Steering(&self.steering))?,
+            Step::Remove => tap.set_steering(self.spread.as_ref().into())?,
             Step::Nothing => {}
         }
         self.program.done(step);

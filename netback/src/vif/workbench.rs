@@ -34,9 +34,11 @@ pub(super) const BURST_FRAMES: usize = BURST as usize;
 const BURST: u32 = 64;
 /// The longest frame, in bytes: a tx request's size is 16 bits (netif.h, `netif_tx_request`).
 pub(super) const FRAME_MAX: usize = 65_535;
+/// The longest that is read: the host does not count the VLAN tag which it puts into a frame for a tap.
+pub(super) const TAGGED_FRAME_MAX: usize = FRAME_MAX + 4;
 /// Room for a frame that is yet to be read: one byte more than the longest, so that a frame which
-/// the tap had to cut shows.
-const READ_ROOM: usize = FRAME_MAX + 1;
+/// the tap had to cut off shows.
+const READ_ROOM: usize = TAGGED_FRAME_MAX + 1;
 /// Small frames share a page, each from a cache line's boundary.
 const FRAME_ALIGN: usize = 64;
 

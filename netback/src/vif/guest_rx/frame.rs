@@ -17,7 +17,7 @@ use crate::vif::fault::Fault;
 use crate::vif::feature::Feature;
 use crate::vif::offload::is_taken_whole;
 use crate::vif::vnet::{VNET_HDR_LEN, VnetHdr};
-use crate::vif::workbench::FRAME_MAX;
+use crate::vif::workbench::{FRAME_MAX, TAGGED_FRAME_MAX};
 
 /// What a read from the tap brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +146,10 @@ impl GuestRx {
         self.expect_large = frame.len() > PAGE_SIZE;
         if frame.is_empty() {
             return Err(DropReason::BadFromTap);
+        }
+        // Before it is cut up: of one that was cut off nobody knows the end.
+        if frame.len() > TAGGED_FRAME_MAX {
+            return Err(DropReason::TooLarge);
         }
         // Before it waits for buffers that no segment of it needs.
         if !is_taken_whole(header, batch.bytes(frame.clone()), self.features_now()) {

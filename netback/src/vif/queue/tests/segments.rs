@@ -76,6 +76,45 @@ fn received(rig: &mut Rig) -> (usize, usize, usize) {
     )
 }
 
+/// A frame behind a tag that ends with the stream, its length without the tag, and what the guest has received of it:
+/// (payload bytes, whether the end was said).
+fn long_tagged_frame(rig: &mut Rig, untagged: usize) -> (usize, bool) {
+    let mut frame = ipv4(TCP, 20, untagged - 54);
+    frame[14 + 20 + 13] = 0x11; // ACK, FIN
+    frame.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
+    let [s0, s1] = 1448_u16.to_le_bytes();
+    rig.give([1, 1, 58, 0, s0, s1, 38, 0, 16, 0, 0, 0], &frame);
+    let (mut payload, mut end) = (0, false);
+    for _ in 0..4 {
+        rig.post(0, 32);
+        rig.turn();
+        for slot in rig.received() {
+            let (id, _, _, status) = Rig::response(slot);
+            payload += usize::try_from(status).unwrap() - 58;
+            end |= rig.page(id.into(), 60)[18 + 20 + 13] & 1 != 0;
+        }
+    }
+    (payload, end)
+}
+
+/// The host counts a frame's length without the tag that it then puts in.
+#[test]
+fn the_longest_frame_has_room_for_its_tag() {
+    let mut rig = Rig::new();
+    let longest = 65_535;
+    assert_eq!(long_tagged_frame(&mut rig, longest), (longest - 54, true));
+    assert_eq!(rig.counters.rx.drops().next(), None);
+}
+
+/// What the tap had to cut off is not there; the rest must not pass for the whole.
+#[test]
+fn a_tagged_frame_that_was_cut_off_is_dropped() {
+    let mut rig = Rig::new();
+    assert_eq!(long_tagged_frame(&mut rig, 65_536), (0, false));
+    let drops: Vec<_> = rig.counters.rx.drops().collect();
+    assert_eq!(drops, [(DropReason::TooLarge, 1)]);
+}
+
 /// Nobody can take it whole; what comes after it goes on as before.
 #[test]
 fn a_tagged_frame_is_cut_and_the_next_is_not() {

@@ -51,5 +51,7 @@ mod stalls;
 /// What `netback status` tells.
 mod status;
 mod tagged;
+/// Taps that are taken away.
+mod taps;
 /// XDP headroom.
 mod xdp;

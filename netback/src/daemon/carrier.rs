@@ -3,7 +3,7 @@
 //! comes for it, with its cable in; the backend's node `carrier` (netif.h, "Link state") shows the
 //! guest whether the host can be reached. Whatever changes either of them calls here.
 
-use xenbus::backend::Phase;
+use xenbus::backend::{Event, Phase};
 use xenbus::device;
 
 use super::host::Host;
@@ -14,21 +14,23 @@ pub(super) const CARRIER: &str = "carrier";
 
 impl Vif {
     /// The carrier goes up with the rings: not with the worker's word, which may come late, when
-    /// the device is closing. It was left up for a guest that seemed to be connected and is not.
-    pub(super) fn follow_carrier(&mut self, before: Phase, host: &mut Host) {
+    /// the device is closing. It was left up for a guest that seemed to be connected and is not. `Some` when the
+    /// tap turns out to be gone.
+    pub(super) fn follow_carrier(&mut self, before: Phase, host: &mut Host) -> Option<Event> {
         match (before, self.machine.phase()) {
             (Phase::Connecting, Phase::AwaitHotplug) => {
                 self.set_carrier(true);
                 self.publish_carrier(host);
             }
             // A script may have changed the tap, and a guest may have waited for it.
-            (Phase::AwaitHotplug, Phase::Connected) => self.follow_tap(host),
+            (Phase::AwaitHotplug, Phase::Connected) => return self.follow_tap(host),
             (Phase::Connecting, Phase::Failed) => self.set_carrier(false),
             (Phase::Adopted, after) if !matches!(after, Phase::Adopted | Phase::Connecting) => {
                 self.set_carrier(false);
             }
             _ => {}
         }
+        None
     }
 
     /// Shows the host whether there is somebody at the other end: a guest that takes what comes for

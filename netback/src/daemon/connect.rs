@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hotplug::{MacAddr, Steering, Tap, TapOffload};
+use hotplug::{MacAddr, Steering, Tap, TapError, TapOffload};
 use xen_ring::DomId;
 use xenbus::backend::Event;
 use xenbus::{Ahead, Client, FrontendPath, Key};
@@ -21,13 +21,32 @@ use crate::logging::if_any;
 use crate::vif::control::View;
 use crate::vif::feature::Feature;
 use crate::vif::negotiate::{MAX_QUEUES, Negotiated, OFFER, likely_keys, negotiate};
-use crate::vif::{ConnectRequest, ControlRequest, RingRequest};
+use crate::vif::{ConnectRequest, ControlRequest, Fault, RingRequest};
 use crate::worker::{Command, WorkerId};
 
 /// A connection that can begin: what each worker is to be sent.
 struct Prepared {
     connection: Connection,
     requests: Vec<(WorkerId, ConnectRequest)>,
+}
+
+/// Why a frontend that asks for what it may have is not served all the same.
+enum Refusal {
+    /// There is no tap any more.
+    NoTap,
+    /// Fewer queues may have found room.
+    NoRoom(String),
+    /// None of both.
+    Other(String),
+}
+
+impl From<TapError> for Refusal {
+    fn from(error: TapError) -> Self {
+        match error.is_gone() {
+            true => Self::NoTap,
+            false => Self::Other(error.to_string()),
+        }
+    }
 }
 
 impl Vif {
@@ -69,7 +88,7 @@ impl Vif {
             Ok(Some(prepared)) => prepared,
             // The store is gone: this is done again when it is back.
             Ok(None) => return None,
-            Err(reason) => return Some(Event::QueuesFailed(reason)),
+            Err(event) => return Some(event),
         };
         let connection = self.connection.insert(connection);
         // Queue 0 comes last: it may have the control ring, and what it then tells the others must
@@ -84,14 +103,16 @@ impl Vif {
         None
     }
 
-    /// Reads and checks everything that a connection needs. `None` when the store is gone.
-    fn prepare(&mut self, host: &mut Host) -> Result<Option<Prepared>, String> {
-        let frontend = self.frontend.ok_or("the device has no frontend")?;
+    /// Reads and checks everything that a connection needs. `None` when the store is gone; the error is what comes of
+    /// the device.
+    fn prepare(&mut self, host: &mut Host) -> Result<Option<Prepared>, Event> {
+        let no_frontend = || Event::QueuesFailed("the device has no frontend".into());
+        let frontend = self.frontend.ok_or_else(no_frontend)?;
         let Some(client) = host.store.client() else {
             return Ok(None);
         };
         let negotiated = match self.negotiate(client, frontend) {
-            Ok(negotiated) => negotiated?,
+            Ok(negotiated) => negotiated.map_err(Event::QueuesFailed)?,
             Err(lost) => {
                 host.store.lost(&lost);
                 return Ok(None);
@@ -100,30 +121,37 @@ impl Vif {
         let queues = negotiated.queues.count();
         match self.share_out(negotiated, host) {
             Ok(prepared) => Ok(Some(prepared)),
-            Err(reason) => Err(self.offer_fewer(queues, reason, host)),
+            Err(Refusal::NoTap) => Err(Event::NetifFailed(Fault::Tap.to_string())),
+            Err(Refusal::NoRoom(reason)) => {
+                let reason = self.offer_fewer(queues, reason, host);
+                Err(Event::QueuesFailed(reason))
+            }
+            Err(Refusal::Other(reason)) => Err(Event::QueuesFailed(reason)),
         }
     }
 
     /// Gives each queue pair a worker, a queue of the tap and counters.
-    fn share_out(&mut self, negotiated: Negotiated, host: &mut Host) -> Result<Prepared, String> {
+    fn share_out(&mut self, negotiated: Negotiated, host: &mut Host) -> Result<Prepared, Refusal> {
         let count = negotiated.queues.count();
         let steering = match (count, negotiated.queues.control()) {
             (2.., Some(_)) => self.steering(),
             _ => None,
         };
-        let tap = self.tap.as_ref().ok_or("the device has no tap")?;
-        tap.set_offload(tap_offload(&negotiated))
-            .map_err(|error| error.to_string())?;
+        let tap = self.tap.as_ref().ok_or(Refusal::NoTap)?;
+        tap.set_offload(tap_offload(&negotiated))?;
         // Also to rid the tap of what a former connection's guest has chosen.
         match tap.set_steering(host.spread(count).into()) {
             // Linux before 4.16 has no steering, so there is none from a former connection.
             Err(error) if error.is_unknown_to_the_kernel() => {}
-            set => set.map_err(|error| error.to_string())?,
+            set => set?,
         }
         let further: Vec<Tap> = (1..count)
             .map(|_| tap.attach_queue())
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("the frontend has {count} queues: {error}"))?;
+            .map_err(|error| match error.is_gone() {
+                true => Refusal::NoTap,
+                false => Refusal::NoRoom(format!("the frontend has {count} queues: {error}")),
+            })?;
         self.counters
             .resize_with(self.counters.len().max(count.into()), Arc::default);
 
@@ -135,7 +163,8 @@ impl Vif {
             None => None,
             Some(keys) => Some(RingRequest {
                 keys,
-                queues: host.peers(&assigned).ok_or("a worker thread is gone")?,
+                queues: (host.peers(&assigned))
+                    .ok_or_else(|| Refusal::Other("a worker thread is gone".into()))?,
                 steering,
                 spread: host.spread(count).cloned(),
             }),
@@ -148,7 +177,7 @@ impl Vif {
         {
             let tap = tap
                 .try_clone()
-                .map_err(|error| format!("cannot duplicate the tap: {error}"))?;
+                .map_err(|error| Refusal::NoRoom(format!("cannot duplicate the tap: {error}")))?;
             let request = ConnectRequest {
                 queue: *queue,
                 guest: DomId::new(self.path.dom.raw()),

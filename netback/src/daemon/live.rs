@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 use hotplug::monitor::Changed;
+use hotplug::tap::is_gone;
 use xenbus::backend::Event;
 use xenbus::device::Written;
 use xenbus::{Ahead, XenbusState, device};
@@ -21,7 +22,7 @@ use super::timers::Due;
 use super::vif::Vif;
 use crate::logging::if_any;
 use crate::vif::negotiate::{LIVE_KEYS, Requests, requests};
-use crate::vif::{Live, MulticastFilter};
+use crate::vif::{Fault, Live, MulticastFilter};
 
 /// How long to wait before showing the host what has changed too often.
 const SHOW_PAUSE: Duration = Duration::from_millis(500);
@@ -139,15 +140,16 @@ impl Vif {
         }
     }
 
-    /// Looks at the tap as it is now, and tells the guest what has changed.
-    pub(super) fn follow_tap(&mut self, host: &mut Host) {
-        let Some(tap) = &self.tap else { return };
-        let link = match tap.link() {
+    /// Looks at the tap as it is now, and tells the guest what has changed. `Some` when it is gone.
+    pub(super) fn follow_tap(&mut self, host: &mut Host) -> Option<Event> {
+        let link = match self.tap.as_ref()?.link() {
             Ok(link) => link,
+            Err(error) if is_gone(&error) => {
+                return Some(Event::NetifFailed(Fault::Tap.to_string()));
+            }
             Err(error) => {
-                // A worker finds out when the tap is gone.
-                tracing::debug!(vif = %self.name(), %error, "the tap cannot be asked for its state");
-                return;
+                tracing::error!(vif = %self.name(), %error, "the tap cannot be asked for its state");
+                return None;
             }
         };
         self.tap_link = Some(link);
@@ -156,6 +158,7 @@ impl Vif {
             connection.live.set_mtu(link.mtu);
         }
         self.publish_mtu(host);
+        None
     }
 
     /// The script that sets the tap's MTU tells the guest of it too (libxl's vif-bridge does), but

@@ -299,7 +299,11 @@ impl Daemon {
             .map(|(path, _)| *path)
             .collect();
         for path in concerned {
-            self.with_vif(path, Vif::follow_tap);
+            self.with_vif(path, |vif, host| {
+                if let Some(event) = vif.follow_tap(host) {
+                    vif.feed(event, host);
+                }
+            });
         }
     }
 

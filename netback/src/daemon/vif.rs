@@ -160,7 +160,7 @@ impl Vif {
             for action in self.machine.handle(event) {
                 events.extend(self.perform(*action, host));
             }
-            self.follow_carrier(before, host);
+            events.extend(self.follow_carrier(before, host));
             self.log_change(before);
         }
     }

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Taps that somebody takes away: the vif says so at once, whatever its state, and says what helps.
+
+use std::sync::mpsc;
+
+use netback_tests::raw::linux;
+use netback_tests::world::until;
+use netback_tests::{World, host};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::queues;
+
+const GONE: &str = "the tap is gone; detach the vif and attach it again";
+
+fn delete_tap() {
+    host::ip("link delete vif1.0");
+}
+
+#[test]
+fn before_the_guest_connects() {
+    let world = World::smp();
+    let vif = world.attach(1);
+    delete_tap();
+    world.wait_status(&vif, "dead");
+    assert_eq!(world.wait_error(&vif), GONE);
+    // The driver that starts now is refused, with the same reason.
+    let guest = world.boot(vif, 1500, queues::linux(4));
+    guest.wait_closed();
+    assert_eq!(world.error(&guest.vif).as_deref(), Some(GONE));
+    world.finish(guest);
+}
+
+#[test]
+fn while_the_guest_is_connected() {
+    let world = World::smp();
+    let guest = world.guest(1, queues::linux(4));
+    guest.exercise();
+    delete_tap();
+    world.wait_status(&guest.vif, "dead");
+    assert_eq!(world.wait_error(&guest.vif), GONE);
+    world.remove(guest);
+
+    let guest = world.guest(1, linux());
+    guest.exercise();
+    world.finish(guest);
+}
+
+#[test]
+fn between_two_drivers() {
+    let world = World::new();
+    let guest = world.guest(1, linux());
+    guest.with(|netfront| netfront.close(netback_tests::world::PATIENCE).unwrap());
+    delete_tap();
+    world.wait_status(&guest.vif, "dead");
+    assert_eq!(world.wait_error(&guest.vif), GONE);
+    world.finish(guest);
+}
+
+/// The kernel tells nobody here of what happens to a tap elsewhere, so it is seen when the guest connects. It is not for
+/// want of room, so no fewer queues are offered.
+#[test]
+fn with_the_namespace_that_it_was_in() {
+    let world = World::smp();
+    let vif = world.attach(1);
+    let (here, there) = (mpsc::channel(), mpsc::channel::<()>());
+    let namespace = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        here.0.send(nix::unistd::gettid()).unwrap();
+        let _until_the_end = there.1.recv();
+    });
+    let tid = here.1.recv().unwrap();
+    host::ip(&format!("link set vif1.0 netns {tid}"));
+    drop(there.0);
+    namespace.join().unwrap();
+    until("the namespace is gone", || {
+        world.vif_status(&vif).unwrap().mtu.is_none()
+    });
+    let guest = world.boot(vif, 1500, queues::linux(4));
+    guest.wait_closed();
+    world.wait_status(&guest.vif, "dead");
+    assert_eq!(world.wait_error(&guest.vif), GONE);
+    world.finish(guest);
+}

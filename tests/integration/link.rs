@@ -263,6 +263,41 @@ fn a_guest_without_sg_gets_a_page_at_most() {
     guest.assert_well_served();
 }
 
+/// Scripts that set the tap's MTU take it from the bridge or the vif line; others (vif-route, vif-openvswitch) leave it.
+#[test]
+fn the_tap_has_the_mtu_of_the_vif_line() {
+    let mut world = World::new();
+    let vif = world.create_as(1, |vif| vif.extra.push(("mtu".into(), "1400".into())));
+    world.wait_init(&vif);
+    assert_eq!(link::mtu(&vif.tap()).unwrap(), 1_400);
+    link::set_up(&vif.tap()).unwrap();
+    let toolstack = world.toolstack();
+    toolstack.set_hotplug_status(&vif, "connected").unwrap();
+    let netfront = world.connect(&vif, linux());
+    let node = format!("{}/mtu", vif.frontend_dir());
+    for _ in 0..2 {
+        wait_carrier(&world, &vif, "1");
+        let told = world.toolstack().read(&node).unwrap();
+        assert_eq!(told.as_deref(), Some("1400"));
+        world.restart_daemon();
+        world.wait_status(&vif, "connected");
+    }
+    world.finish_raw(&vif, netfront);
+}
+
+/// What no tap can have is not a reason to do without the vif.
+#[test]
+fn an_mtu_that_cannot_be() {
+    let world = World::new();
+    for (dom, mtu) in (1..).zip(["67", "65522", "-1", "1500 ", "lots"]) {
+        let vif = world.create_as(dom, |vif| vif.extra.push(("mtu".into(), mtu.into())));
+        world.wait_init(&vif);
+        assert_eq!(link::mtu(&vif.tap()).unwrap(), 1_500, "{mtu:?}");
+        world.detach(&vif);
+    }
+    world.finish_empty();
+}
+
 /// The node is the toolstack's to make.
 #[test]
 fn a_guest_that_was_told_of_no_mtu_is_told_of_none() {

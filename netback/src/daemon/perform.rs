@@ -4,6 +4,7 @@
 //! An action that has a result at once returns it as the next event; results that take time
 //! (a worker's, a script's) come as events later, from the control thread's loop.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use hotplug::{MacAddr, Tap, TapOptions, link};
@@ -26,6 +27,9 @@ const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before writing again what the store refused: twice as long each time.
 pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(5);
 const STORE_PATIENCE_MOST: Duration = Duration::from_secs(80);
+
+/// What the kernel lets the MTU of a tap be, in bytes.
+const TAP_MTUS: RangeInclusive<u32> = 68..=65_521;
 
 impl Vif {
     /// Carries out one action.
@@ -184,14 +188,16 @@ impl Vif {
 
     fn create_netif(&mut self, host: &Host) -> Event {
         let name = self.tap_name();
+        let usual = TapOptions::default();
         let options = TapOptions {
+            mtu: self.wanted_mtu().unwrap_or(usual.mtu),
             txqueuelen: host.config.tap.txqueuelen,
             mac: MacAddr::BACKEND,
             // Whatever the script calls it: it is known by that when it is left over.
             alias: (self.facts.vifname.as_ref()).map(|_| orphans::alias(self.path)),
             persist: true,
             multi_queue: self.queue_limit(host) > 1,
-            ..TapOptions::default()
+            ..usual
         };
         match Tap::create(&name, &options) {
             Ok(tap) => {
@@ -215,6 +221,16 @@ impl Vif {
             }
             Err(error) => Event::NetifFailed(error.to_string()),
         }
+    }
+
+    /// The MTU of the vif line, which the guest is told of by the toolstack. Not every script sets it on the tap.
+    fn wanted_mtu(&self) -> Option<u32> {
+        let text = self.facts.mtu.as_deref()?;
+        let mtu = text.parse().ok().filter(|mtu| TAP_MTUS.contains(mtu));
+        if mtu.is_none() {
+            tracing::warn!(vif = %self.name(), domid = %self.path.dom, mtu = ?text, "the vif line asks for an MTU that no tap can have (68 to 65521); the usual one is set");
+        }
+        mtu
     }
 
     /// A tap that a former daemon left may bear the name that the script gave it.

@@ -83,6 +83,8 @@ pub(super) struct Facts {
     /// The guest's vCPUs, those that are offline included. A driver domain may not see them.
     pub(super) vcpus: Option<u16>,
     pub(super) mac: Option<String>,
+    /// The MTU that the guest was told of, if it is not the usual.
+    pub(super) mtu: Option<String>,
     pub(super) script: Option<String>,
     pub(super) bridge: Option<String>,
     pub(super) vifname: Option<String>,
@@ -93,8 +95,9 @@ pub(super) struct Facts {
 }
 
 /// What is read of the device's own directory.
-const OWN: [&str; 6] = [
+const OWN: [&str; 7] = [
     "mac",
+    "mtu",
     "script",
     "bridge",
     "vifname",
@@ -264,6 +267,7 @@ impl Facts {
             uuid: if_visible(read(&vm))?.and_then(|vm| vm.rsplit('/').next().map(str::to_owned)),
             vcpus: if_visible(vcpus(client, &domain))?,
             mac: own("mac")?,
+            mtu: own("mtu")?,
             script: own("script")?,
             bridge: own("bridge")?,
             vifname: own("vifname")?,

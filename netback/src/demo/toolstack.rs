@@ -184,7 +184,9 @@ impl Toolstack {
             let keys = keys.map(|(key, value)| (format!("{frontend}/{key}"), value));
             write_for(store, &keys, &guests_own)?;
             let backends_own = [owner(vif.backend), reader(vif.guest)];
-            write_for(store, &[(format!("{frontend}/mtu"), "1500")], &backends_own)?;
+            let mtu = vif.extra.iter().find(|(key, _)| key == "mtu");
+            let mtu = mtu.map_or("1500", |(_, mtu)| mtu);
+            write_for(store, &[(format!("{frontend}/mtu"), mtu)], &backends_own)?;
 
             remove(store, &backend)?;
             make_dir(store, &backend, &backends_own)?;

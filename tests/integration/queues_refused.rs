@@ -128,12 +128,16 @@ fn fewer_are_offered_to_whom_they_could_not_be_served() {
         guest.reload_with(|options| options.overrides.clear());
         hood.world.wait_forgiven(&vif);
         guest.exercise();
-        assert_eq!(hood.world.vif_status(&vif).unwrap().queues, offered);
+        let status = hood.world.vif_status(&vif).unwrap();
+        assert_eq!(status.queues, offered);
+        let told = format!("its driver is offered {offered} at most");
+        assert!(status.reason.unwrap().contains(&told));
         hood.world.remove(guest);
 
         // Who is attached anew is offered all.
         let guest = hood.world.guest(dom, linux(queues));
-        assert_eq!(hood.world.vif_status(&guest.vif).unwrap().queues, queues);
+        let status = hood.world.vif_status(&guest.vif).unwrap();
+        assert_eq!((status.queues, status.reason), (queues, None));
         guest.exercise();
         hood.world.remove(guest);
     }

@@ -48,6 +48,35 @@ fn the_next_daemon_offers_fewer() {
     use_all(&guest, 2);
 }
 
+/// And what was offered holds from the moment that it could be read: the guest may have chosen already.
+#[test]
+fn the_next_daemon_finds_a_guest_that_has_read_the_offer() {
+    let mut world = World::smp();
+    let vif = world.create(1);
+    world.wait_init(&vif);
+    world.machine.stop_daemon().unwrap();
+    world.machine.config_mut().max_queues = std::num::NonZeroU16::new(1);
+    // The tap may be gone as well: the one that is made has room for all.
+    for lost in [false, true] {
+        if lost {
+            host::ip("link delete vif1.0");
+        }
+        world.machine.start_daemon().unwrap();
+        world.wait_tap(&vif);
+        until("the vif is there", || world.vif_status(&vif).is_some());
+        world.machine.stop_daemon().unwrap();
+    }
+    world.machine.start_daemon().unwrap();
+    world.run_script(&vif);
+    let guest = world.boot_connected(vif, linux(4));
+    assert_queues(&world, &guest, 4);
+    use_all(&guest, 4);
+    reconnect(&guest, 4);
+    assert_queues(&world, &guest, 1);
+    guest.exercise();
+    world.finish(guest);
+}
+
 /// The tap that the former daemon made has one queue, and the vif stays in its bridge with it.
 #[test]
 fn the_next_daemon_would_offer_more() {

@@ -9,6 +9,7 @@ use netback::vif::feature::{Feature, Features};
 use netback_tests::World;
 use netback_tests::raw::linux;
 use netback_tests::world::until;
+use xenbus::Xs;
 
 #[test]
 fn an_empty_daemon() {
@@ -142,4 +143,23 @@ fn counters_outlive_a_reconnection() {
     guest.reload();
     let after = world.vif_status(&guest.vif).unwrap();
     assert!(after.rx.packets >= before.rx.packets && after.tx.bytes >= before.tx.bytes);
+}
+
+/// `xl migrate` starts a guest under another name than it then has, and `xl rename` gives it one at any time.
+#[test]
+fn a_guest_that_was_renamed() {
+    let world = World::new();
+    let vif = world.attach(1);
+    let name = "/local/domain/1/name";
+    let name_shown = || world.vif_status(&vif).unwrap().guest.unwrap();
+    assert_eq!(name_shown(), "guest-1");
+    world.toolstack().store().write(name, "web").unwrap();
+    let guest = world.boot_connected(vif.clone(), linux());
+    assert_eq!(name_shown(), "web");
+    // A guest whose name nobody may see any more keeps the one that it had.
+    world.toolstack().store().rm(name).unwrap();
+    guest.reload();
+    assert_eq!(name_shown(), "web");
+    guest.exercise();
+    world.finish(guest);
 }

@@ -12,11 +12,11 @@ use std::time::Instant;
 use hotplug::{MacAddr, Steering, Tap, TapError, TapOffload};
 use xen_ring::DomId;
 use xenbus::backend::Event;
-use xenbus::{Ahead, Client, FrontendPath, Key};
+use xenbus::{Ahead, Client, FrontendPath, Key, XenbusState, device};
 
 use super::connection::Connection;
 use super::host::Host;
-use super::vif::Vif;
+use super::vif::{Vif, if_visible};
 use crate::logging::if_any;
 use crate::vif::control::View;
 use crate::vif::feature::Feature;
@@ -54,6 +54,21 @@ impl Vif {
     pub(super) fn queue_limit(&self, host: &Host) -> u16 {
         let vcpus = self.facts.vcpus.unwrap_or(u16::MAX);
         host.config.queue_limit().min(vcpus)
+    }
+
+    /// How many queue pairs the frontend may have read that it can have: what a former daemon offered holds until the
+    /// guest connects anew. `None` while no frontend looks at that.
+    pub(super) fn standing_offer(&self, host: &mut Host) -> Option<u16> {
+        if self.own_state != XenbusState::InitWait && !self.was_left_connected() {
+            return None;
+        }
+        let offer = self.path.node(OFFER);
+        let text = host
+            .store
+            .ask(self.path, "read the queues offered", |client| {
+                device::optional(client, &offer)
+            });
+        text.flatten()?.parse().ok().filter(|queues| *queues > 0)
     }
 
     /// The most queue pairs that a frontend can have from now on. A tap that a former daemon made
@@ -216,15 +231,20 @@ impl Vif {
 
     /// The outer error is a lost connection to the store, the inner one the frontend's.
     fn negotiate(
-        &self,
+        &mut self,
         client: &Client,
         frontend: FrontendPath,
     ) -> io::Result<Result<Negotiated, String>> {
-        let own = [self.path.key(Key::Mac), self.path.node(OFFER)];
+        let name = format!("/local/domain/{}/name", self.path.dom);
+        let own = [self.path.key(Key::Mac), self.path.node(OFFER), name];
         let keys = likely_keys().map(|key| frontend.node(key));
         let ahead = own.iter().cloned().chain(keys);
         let ahead = Ahead::new(client, ahead.collect());
-        let [mac, offered] = own.map(|node| ahead.optional(&node));
+        let [mac, offered, name] = own.map(|node| ahead.optional(&node));
+        // It may have another one since: `xl migrate` starts it under a name of its own.
+        if let Some(name) = if_visible(name)? {
+            self.facts.guest = Some(name.into());
+        }
         let mac = match mac {
             Err(error) if xenbus::is_disconnected(&error) => return Err(error),
             Err(error) => return Ok(Err(format!("the node mac cannot be read: {error}"))),

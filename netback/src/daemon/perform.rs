@@ -43,7 +43,9 @@ impl Vif {
                     .flatten()
             }
             Action::Advertise => {
-                let queues = self.offered_queues(host).to_string();
+                let standing = self.standing_offer(host);
+                let queues = standing.unwrap_or_else(|| self.offered_queues(host));
+                let queues = queues.to_string();
                 let carrier = self.carrier_text();
                 let own = [(OFFER, queues.as_str()), (CARRIER, carrier)];
                 let mut keys: Vec<(&str, &str)> = advertised().collect();
@@ -186,7 +188,8 @@ impl Vif {
         None
     }
 
-    fn create_netif(&mut self, host: &Host) -> Event {
+    fn create_netif(&mut self, host: &mut Host) -> Event {
+        let queues = self.standing_offer(host);
         let name = self.tap_name();
         let usual = TapOptions::default();
         let options = TapOptions {
@@ -196,7 +199,7 @@ impl Vif {
             // Whatever the script calls it: it is known by that when it is left over.
             alias: (self.facts.vifname.as_ref()).map(|_| orphans::alias(self.path)),
             persist: true,
-            multi_queue: self.queue_limit(host) > 1,
+            multi_queue: queues.unwrap_or_else(|| self.queue_limit(host)) > 1,
             ..usual
         };
         match Tap::create(&name, &options) {

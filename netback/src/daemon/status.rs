@@ -88,7 +88,13 @@ fn reason(vif: &Vif) -> Option<String> {
     let waits = vif.machine.phase().reason();
     let stalled = vif.is_stalled().then_some(stall::STALLED);
     let reason = vif.machine.error().or(refused).or(waits).or(stalled);
-    reason.map(str::to_owned)
+    reason.map(str::to_owned).or_else(|| fewer_queues(vif))
+}
+
+fn fewer_queues(vif: &Vif) -> Option<String> {
+    vif.queues_at_most.map(|queues| {
+        format!("more queues could not be served (the log says why), so its driver is offered {queues} at most; detach the vif and attach it again to have all offered")
+    })
 }
 
 fn features(connection: &Connection) -> FeatureStatus {

@@ -280,7 +280,7 @@ impl Facts {
 
 /// A driver domain may not be allowed to see what is written about a guest outside of its own
 /// directory, and does without.
-fn if_visible<T>(read: io::Result<Option<T>>) -> io::Result<Option<T>> {
+pub(super) fn if_visible<T>(read: io::Result<Option<T>>) -> io::Result<Option<T>> {
     match read {
         Err(error) if !xenbus::is_disconnected(&error) => Ok(None),
         other => other,

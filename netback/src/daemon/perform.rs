@@ -191,16 +191,15 @@ impl Vif {
     fn create_netif(&mut self, host: &mut Host) -> Event {
         let queues = self.standing_offer(host);
         let name = self.tap_name();
-        let usual = TapOptions::default();
+        let usual_mtu = TapOptions::default().mtu;
         let options = TapOptions {
-            mtu: self.wanted_mtu().unwrap_or(usual.mtu),
+            mtu: self.wanted_mtu().unwrap_or(usual_mtu),
             txqueuelen: host.config.tap.txqueuelen,
             mac: MacAddr::BACKEND,
             // Whatever the script calls it: it is known by that when it is left over.
             alias: (self.facts.vifname.as_ref()).map(|_| orphans::alias(self.path)),
             persist: true,
             multi_queue: queues.unwrap_or_else(|| self.queue_limit(host)) > 1,
-            ..usual
         };
         match Tap::create(&name, &options) {
             Ok(tap) => {

@@ -2,7 +2,7 @@
 //! What must hold before the daemon touches anything; what does not is refused with a sentence that says what to do.
 //!
 //! `netback run` calls [`check`] once, first of all, and keeps what it returns: the lock that makes this the only
-//! netback. All paths are under a [`Host`], so that each refusal is tested on a directory.
+//! netback. The control thread asks again for [the kernel's driver](no_kernel_driver) with each device. All paths are under a [`Host`], so that each refusal is tested on a directory.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -147,7 +147,9 @@ fn under_xen(host: &Host) -> Result<(), PreflightError> {
     }
 }
 
-fn no_kernel_driver(host: &Host) -> Result<(), PreflightError> {
+/// Checks that the kernel's driver is not there. It may come later than the daemon: who left `xl` to load it
+/// did not keep it away.
+pub fn no_kernel_driver(host: &Host) -> Result<(), PreflightError> {
     if !host.path("/sys/bus/xen-backend/drivers/vif").exists() {
         return Ok(());
     }

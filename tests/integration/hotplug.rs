@@ -273,6 +273,48 @@ fn a_restarted_daemon_does_not_run_the_script_again() {
     world.finish_empty();
 }
 
+/// The tap went with whoever stopped the daemon: what was plugged in is not there any more.
+#[test]
+fn a_tap_that_is_made_anew_is_plugged_in_anew() {
+    let mut world = World::with(daemon_runs_scripts);
+    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
+    let vif = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
+    guest.exercise();
+    world.machine.stop_daemon().unwrap();
+    host::ip("link delete vif1.0");
+    world.machine.start_daemon().unwrap();
+    script.wait_ended(2);
+    assert_eq!(script.runs("online"), 2);
+    world.run_script(&guest.vif);
+    world.wait_status(&guest.vif, "connected");
+    guest.exercise();
+    world.finish(guest);
+}
+
+/// Scripts that the toolstack runs are not run again by anybody, so the status says what is to be done.
+#[test]
+fn a_tap_that_is_made_anew_and_that_nobody_plugs_in() {
+    let mut world = World::new();
+    let guest = world.guest(1, linux());
+    world.machine.stop_daemon().unwrap();
+    host::ip("link delete vif1.0");
+    world.machine.start_daemon().unwrap();
+    world.wait_status(&guest.vif, "connected");
+    let said = || world.vif_status(&guest.vif).unwrap().carrier_reason;
+    let what = said().unwrap();
+    assert!(
+        what.contains("detach the vif and attach it again, or run its script"),
+        "{what}"
+    );
+    world.run_script(&guest.vif);
+    until("nothing is left to say", || said().is_none());
+    guest.exercise();
+    world.finish(guest);
+}
+
 /// It would leave the tap half plugged in, and be run a second time.
 #[test]
 fn a_daemon_that_is_told_to_stop_lets_its_scripts_end() {

@@ -12,6 +12,9 @@ use super::vif::Vif;
 /// The node by which a guest learns whether its link is up.
 pub(super) const CARRIER: &str = "carrier";
 
+/// Said of a vif whose tap a script would have to plug in, and none will.
+pub(super) const UNPLUGGED: &str = "the tap that the former backend used is gone, and nothing plugs in the new one: detach the vif and attach it again, or run its script";
+
 impl Vif {
     /// The carrier goes up with the rings: not with the worker's word, which may come late, when
     /// the device is closing. It was left up for a guest that seemed to be connected and is not. `Some` when the
@@ -71,6 +74,8 @@ impl Vif {
     pub(super) fn link_reason(&self) -> Option<String> {
         if self.is_cut() {
             Some("the toolstack has pulled the cable out (the frontend's node disconnect)".into())
+        } else if !self.is_tap_up() && self.is_unplugged {
+            Some(UNPLUGGED.into())
         } else if !self.is_tap_up() {
             Some("the tap is down (ip link set NAME up)".into())
         } else {

@@ -12,13 +12,15 @@ use xenbus::backend::{Action, Event, HotplugStatus, Phase};
 use xenbus::device::Written;
 use xenbus::{XenbusState, device};
 
-use super::carrier::CARRIER;
+use super::carrier::{CARRIER, UNPLUGGED};
 use super::host::Host;
 use super::orphans;
 use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
 use super::vif::Vif;
+use crate::config::Runner;
 use crate::logging::if_any;
+use crate::preflight::{self, no_kernel_driver};
 use crate::vif::feature::advertised;
 use crate::vif::negotiate::OFFER;
 
@@ -201,10 +203,15 @@ impl Vif {
             persist: true,
             multi_queue: queues.unwrap_or_else(|| self.queue_limit(host)) > 1,
         };
+        let rival = no_kernel_driver(&preflight::Host::system()).err();
         match Tap::create(&name, &options) {
             Ok(tap) => {
-                if tap.created() && self.adopted {
-                    tracing::warn!(vif = %name, "the tap that the former backend used is not here; a new one is made, and nothing plugs it in: detach and attach the vif, or run its script");
+                if let Some(rival) = &rival {
+                    tracing::error!(vif = %name, domid = %self.path.dom, error = %rival, "another backend serves this device, too");
+                }
+                self.is_unplugged = tap.created() && self.was_plugged(host);
+                if self.is_unplugged {
+                    tracing::warn!(vif = %name, "{UNPLUGGED}");
                 }
                 tracing::debug!(vif = %name, created = tap.created(), "tap ready");
                 self.tap_link = tap
@@ -221,8 +228,17 @@ impl Vif {
                 }
                 Event::NetifCreated
             }
-            Err(error) => Event::NetifFailed(error.to_string()),
+            // An interface of that name is the driver's.
+            Err(error) => Event::NetifFailed(
+                rival.map_or_else(|| error.to_string(), |rival| rival.to_string()),
+            ),
         }
+    }
+
+    /// The toolstack's script has been run, and will not be again.
+    fn was_plugged(&self, host: &Host) -> bool {
+        host.config.hotplug.runner == Runner::Toolstack
+            && self.facts.hotplug_status.as_deref() == Some("connected")
     }
 
     /// The MTU of the vif line, which the guest is told of by the toolstack. Not every script sets it on the tap.

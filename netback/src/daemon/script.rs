@@ -7,9 +7,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use hotplug::{ScriptCommand, ScriptEnv, ScriptExit, ScriptRun, ScriptState};
+use hotplug::{ScriptCommand, ScriptEnv, ScriptExit, ScriptRun, ScriptState, Tap};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use xenbus::backend::{Event, HotplugStatus};
@@ -19,6 +20,9 @@ use super::host::Host;
 use super::timers::Due;
 use super::vif::Vif;
 use crate::config::Runner;
+
+/// Where xenstored listens, for the daemon and for xenstore-read and the like.
+const STORE_VARIABLE: &str = "XENSTORED_PATH";
 
 /// Where the device's script is in its life.
 #[derive(Debug, Default)]
@@ -58,7 +62,7 @@ impl Script {
 }
 
 impl Vif {
-    /// Runs `online`, if that is the daemon's task and has not been done by a former daemon.
+    /// Runs `online`, if that is the daemon's task and has not been done by a former daemon for this tap.
     pub(super) fn run_online(&mut self, host: &mut Host) -> Option<Event> {
         if host.config.hotplug.runner == Runner::Toolstack {
             // The toolstack will find that out too, but says so on somebody's terminal only.
@@ -73,8 +77,15 @@ impl Vif {
             device::read_hotplug(client, self.path)
         });
         if matches!(status, Some((HotplugStatus::Connected, _))) {
-            self.script = Script::Plugged { failure: None };
-            return None;
+            if !self.tap.as_ref().is_some_and(Tap::created) {
+                self.script = Script::Plugged { failure: None };
+                return None;
+            }
+            // Said of another tap: the guest is to wait for the script again.
+            host.store
+                .ask(self.path, "remove hotplug-status", |client| {
+                    device::clear_hotplug_status(client, self.path)
+                });
         }
         match self.start(ScriptCommand::Online, host) {
             Ok(running) => {
@@ -184,9 +195,12 @@ impl Vif {
 
     fn start(&self, command: ScriptCommand, host: &mut Host) -> Result<Running, String> {
         let mut env = self.script_env()?;
-        if let Some(socket) = &host.config.xenstore.socket {
+        // The scripts' own programs are to ask the store that the daemon asks.
+        let socket = host.config.xenstore.socket.clone();
+        if let Some(socket) = socket.or_else(|| std::env::var_os(STORE_VARIABLE).map(PathBuf::from))
+        {
             env.extra
-                .push(("XENSTORED_PATH".into(), socket.display().to_string()));
+                .push((STORE_VARIABLE.into(), socket.display().to_string()));
         }
         let limit = host.config.hotplug.timeout;
         let run = ScriptRun::start(&env, command, limit, Instant::now())

@@ -43,6 +43,8 @@ pub(super) struct Vif {
     pub(super) frontend: Option<FrontendPath>,
     pub(super) facts: Facts,
     pub(super) tap: Option<Tap>,
+    /// It is not the one that the toolstack's script was run for.
+    pub(super) is_unplugged: bool,
     /// The tap as it was when it was last looked at.
     pub(super) tap_link: Option<Link>,
     /// What our node `carrier` says, as far as is known.
@@ -126,6 +128,7 @@ impl Vif {
             frontend: probe.frontend.clone().ok(),
             facts,
             tap: None,
+            is_unplugged: false,
             tap_link: None,
             carrier_told: None,
             mtu_told: None,

@@ -1,8 +1,10 @@
-# With the kernel's xen-netback loaded both would claim the vifs: the daemon refuses to start, and says why and what to do.
+# With the kernel's xen-netback loaded both would claim the vifs: the daemon refuses to start, and says why and what to do. If it is loaded later,
+# the daemon says the same of the next vif.
 # backends: netback
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=bash
 . /tests/lib.sh
+. /tests/toolstack.sh
 
 backend_stop
 kernel_backend_load
@@ -20,3 +22,16 @@ remark "says: $(tail -n 1 "$rig/refusal" | cut -c 1-160)"
 
 step "after rmmod it starts"
 backend_start
+
+step "loaded while the daemon runs"
+kernel_backend_load
+toolstack_add 0 0 "$(mac 18)"
+says_so() { grep -q 'xen-netback driver is loaded' "$backend_log"; }
+wait_for 60 "the daemon does not say that there is another backend: $(tail -n 1 "$backend_log")" says_so
+toolstack_remove 0 0
+kernel_backend_unload
+check "the daemon has ended" daemon_runs
+guest_create pv08 pv 18
+check_vif pv08
+ping_all "$(address 18)" 5
+guest_power_off pv08

@@ -165,6 +165,30 @@ fn the_daemon_runs_the_script_once_in_and_once_out() {
     world.finish_empty();
 }
 
+/// The node says what the tap is to be called, and it has been called so.
+#[test]
+fn a_handle_that_is_written_late_changes_nothing() {
+    let world = World::with(daemon_runs_scripts);
+    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
+    let vif = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    world.plug(&vif);
+    let node = format!("{}/handle", vif.backend_dir());
+    world.toolstack().store().write(&node, "7").unwrap();
+    let guest = world.boot_connected(vif, linux());
+    guest.exercise();
+    world.remove(guest);
+    script.wait_ended(2);
+    let names: Vec<_> = script
+        .log()
+        .lines()
+        .filter(|line| line.starts_with("vif="))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(names, ["vif=vif1.0", "vif=vif1.0"]);
+    world.finish_empty();
+}
+
 #[test]
 fn the_toolstacks_scripts_are_left_to_it() {
     let world = World::new();

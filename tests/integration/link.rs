@@ -19,7 +19,7 @@ fn carrier(world: &World, vif: &VifSpec) -> Option<String> {
     world.toolstack().read(&node).unwrap()
 }
 
-fn wait_carrier(world: &World, vif: &VifSpec, text: &str) {
+pub(crate) fn wait_carrier(world: &World, vif: &VifSpec, text: &str) {
     until("the carrier node is as it should be", || {
         carrier(world, vif).as_deref() == Some(text)
     });

@@ -7,7 +7,10 @@ use netback_tests::raw::linux;
 use netback_tests::world::until;
 use netback_tests::{World, host};
 use nix::sched::{CloneFlags, unshare};
+use xenbus::ErrorCode;
+use xenbus::wire::Kind;
 
+use crate::link::wait_carrier;
 use crate::queues;
 
 const GONE: &str = "the tap is gone; detach the vif and attach it again";
@@ -28,6 +31,30 @@ fn before_the_guest_connects() {
     guest.wait_closed();
     assert_eq!(world.error(&guest.vif).as_deref(), Some(GONE));
     world.finish(guest);
+}
+
+/// Nobody would read it in the log of a driver domain.
+#[test]
+fn and_the_store_refuses_to_hear_of_it() {
+    let world = World::new();
+    let vif = world.attach(1);
+    // So that its end is all that is to be written about it.
+    host::ip("link set vif1.0 down");
+    wait_carrier(&world, &vif, "0");
+    let refusal = (Kind::Write, ErrorCode::NoSpc);
+    let xenstored = world.machine.xenstored();
+    xenstored
+        .with(move |store| store.faults.refusals.push_back(refusal))
+        .unwrap();
+    delete_tap();
+    // The other node is written all the same.
+    assert_eq!(world.wait_error(&vif), GONE);
+    let own = format!("{}/error", vif.backend_dir());
+    until("it is written again", || {
+        world.toolstack().read(&own).unwrap().as_deref() == Some(GONE)
+    });
+    world.detach(&vif);
+    world.finish_empty();
 }
 
 #[test]

@@ -91,8 +91,10 @@ where
     S::Span: XsTransactionSpan + XsMany,
 {
     let text: String = text.chars().filter(|c| !c.is_control()).take(500).collect();
-    write_keys(store, device, &[(Key::Error.name(), &text)])?;
-    store.write(&device.error_node(), &text)
+    // One of them may be refused without the other.
+    let own = write_keys(store, device, &[(Key::Error.name(), &text)]);
+    let other = store.write(&device.error_node(), &text);
+    own.and(other)
 }
 
 /// Removes both error nodes, if they are there.

@@ -278,10 +278,11 @@ impl Vif {
         let Some(reason) = self.machine.error() else {
             return;
         };
-        let path = self.path;
-        host.store.ask(path, "write the error nodes", |c| {
-            device::report_error(c, path, reason)
+        let (path, reason) = (self.path, reason.to_owned());
+        let done = host.store.ask(path, "write the error nodes", |c| {
+            device::report_error(c, path, &reason)
         });
+        self.again_unless(done.is_some(), host);
         if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
             let domid = path.dom;
             let guest = self.facts.guest.as_deref().unwrap_or_default();

@@ -160,8 +160,8 @@ impl Vif {
         while let Some(event) = events.pop_front() {
             let before = self.machine.phase();
             tracing::debug!(vif = %self.name(), ?event, phase = %before, "event");
-            if let Event::Handle(Ok(handle)) = event {
-                self.handle = handle;
+            if let (Event::Handle(Ok(handle)), Phase::AwaitHandle(_)) = (&event, before) {
+                self.handle = *handle;
             }
             for action in self.machine.handle(event) {
                 events.extend(self.perform(*action, host));

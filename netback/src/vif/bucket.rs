@@ -10,7 +10,7 @@
 //! costs one load and each frame one branch.
 //!
 //! The control thread sets the rate, at any time; queue pairs open a [`Meter`] for each turn.
-//! The clock is the caller's.
+//! The clock is the caller's, and may be behind that of another worker.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -23,8 +23,10 @@ const BURST_BYTES: u64 = 131_072;
 /// A worker sleeps in milliseconds, and may wake late: what comes in meanwhile must not be lost.
 const BURST_TIME: Duration = Duration::from_millis(10);
 /// Debt at most, in bytes: more than a frame on each of a vif's queues, which may all have seen
-/// the last of the credit at once. It bounds what a worker charges while the rate is changed.
+/// the last of the credit at once.
 const DEBT_BYTES: u64 = 1 << 20;
+/// No worker's clock is further behind another's: each is a round old at most.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
 /// Nobody sleeps longer for credit: the slowest rate is a byte in half a million years.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
@@ -134,7 +136,7 @@ impl Open<'_> {
         }
         let latest = self.latest();
         if zero_at > latest {
-            // Charged at a slower rate, which has been changed meanwhile.
+            // Charged at a slower rate, by a turn in which the rate was changed.
             self.bucket.zero_at.fetch_min(latest, Relaxed);
             zero_at = latest;
         }
@@ -146,15 +148,17 @@ impl Open<'_> {
 
     fn charge(&self, bytes: u64) {
         let earliest = self.now - self.bucket.burst.load(Relaxed);
-        let (latest, cost) = (self.latest(), span(bytes, self.byte));
-        let charged = |zero_at: u64| Some((zero_at.max(earliest) + cost).min(latest));
+        let cost = span(bytes, self.byte);
+        let charged = |zero_at: u64| Some(zero_at.max(earliest).saturating_add(cost));
         // The closure never declines, so there is no error to speak of.
         let _previous = self.bucket.zero_at.fetch_update(Relaxed, Relaxed, charged);
     }
 
-    /// The moment at which the largest debt is paid.
+    /// The moment at which the largest debt is paid, by whichever worker's clock: with an earlier
+    /// one, a worker whose clock is behind would give the others back what they were charged.
     fn latest(&self) -> u64 {
-        self.now + span(DEBT_BYTES, self.byte)
+        let differ = u64::try_from(CLOCKS_DIFFER.as_nanos()).unwrap_or(SPAN_MAX);
+        self.now + span(DEBT_BYTES, self.byte) + differ
     }
 }
 

@@ -15,16 +15,18 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use super::negotiate::MAX_QUEUES;
 use super::rate::Rate;
+use super::workbench::FRAME_MAX;
 
 /// Credit that is saved up at most, in bytes: as in Linux's netback, room for two of the largest
 /// frames. Where the rate's own burst, or what [`BURST_TIME`] brings, is more, it is that.
 const BURST_BYTES: u64 = 131_072;
 /// A worker sleeps in milliseconds, and may wake late: what comes in meanwhile must not be lost.
 const BURST_TIME: Duration = Duration::from_millis(10);
-/// Debt at most, in bytes: more than a frame on each of a vif's queues, which may all have seen
-/// the last of the credit at once.
-const DEBT_BYTES: u64 = 1 << 20;
+/// Debt at most, in bytes: a frame on each of a vif's queues, which may all have seen the last of
+/// the credit at once.
+const DEBT_BYTES: u64 = MAX_QUEUES as u64 * FRAME_MAX as u64;
 /// No worker's clock is further behind another's: each is a round old at most.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
 /// Nobody sleeps longer for credit: the slowest rate is a byte in half a million years.

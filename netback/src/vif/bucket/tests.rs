@@ -7,6 +7,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+const SLOWEST: &str = "1,18446744073709551615";
+/// As many bytes as can be written, in as little time.
+const FASTEST: &str = "18446744073709551615,1";
+/// 1 MB/s, and a burst that takes longer than the bucket can tell.
+const LONGEST: &str = "18446744073709551615,18446744073709551615";
+
 fn rate(text: &str) -> Rate {
     Rate::from_node(text).unwrap()
 }
@@ -216,23 +222,55 @@ fn a_charge_at_the_old_rate_does_little_harm() {
     assert!((10_000..=10_001).contains(&frames), "{frames}");
 }
 
+/// The ends of what can be written: each rate has its burst, and then what it says, as far as the
+/// bucket can tell: the least is a byte in five hours.
 #[test]
-fn extreme_rates_do_no_harm() {
-    let start = Instant::now();
-    for text in [
-        "1,18446744073709551615",
-        "18446744073709551615,1",
-        "18446744073709551615,18446744073709551615",
-        "1,1",
+fn extreme_rates_are_kept_to() {
+    let second = Duration::from_secs(1);
+    for (text, burst, beyond, blocked) in [
+        (SLOWEST, 131_072, 1, SLEEP_MAX),
+        // 64 bits of the time for a byte are zeros.
+        ("1,17592186044416", 131_072, 1, SLEEP_MAX),
+        (FASTEST, usize::MAX, 1 << 30, Duration::from_nanos(1 << 10)),
+        (LONGEST, usize::MAX, 1_000_000, second),
+        ("1,1", 131_072, 1_000_000, second),
     ] {
-        let bucket = Bucket::new(Some(rate(text)), start);
-        for seconds in [0, 1, 1 << 20, 1 << 33] {
+        for seconds in [0, 1, 1 << 20, 1 << 30] {
+            let start = Instant::now();
+            let bucket = Bucket::new(Some(rate(text)), start);
+            let now = start + Duration::from_secs(seconds);
+            let meter = bucket.meter(|| now);
+            meter.charge(burst);
+            assert_eq!(meter.blocked_until(), None, "{text} after {seconds} s");
+            meter.charge(beyond);
+            let until = now + blocked;
+            assert_eq!(
+                meter.blocked_until(),
+                Some(until),
+                "{text} after {seconds} s"
+            );
+        }
+    }
+}
+
+/// Queues that charge at once, also when the bucket is older than it can tell.
+#[test]
+fn no_sum_is_too_large() {
+    let start = Instant::now();
+    for text in [SLOWEST, FASTEST, LONGEST, "1,1"] {
+        for seconds in [0, 1 << 33] {
+            let bucket = Bucket::new(Some(rate(text)), start);
             let now = start.checked_add(Duration::from_secs(seconds)).unwrap();
             let meter = bucket.meter(|| now);
-            meter.charge(usize::MAX);
-            meter.charge(0);
-            let until = meter.blocked_until().unwrap_or(now);
-            assert!(until <= now + SLEEP_MAX, "{text}");
+            let mut before = 0;
+            for _ in 0..MAX_QUEUES {
+                meter.charge(usize::MAX);
+                let zero_at = bucket.zero_at.load(Relaxed);
+                assert!(zero_at > before || zero_at == u64::MAX, "{text}");
+                before = zero_at;
+            }
+            let until = meter.blocked_until().unwrap();
+            assert!(until > start && until <= now + SLEEP_MAX, "{text}");
         }
     }
 }

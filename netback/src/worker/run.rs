@@ -290,6 +290,9 @@ impl<H: Hypervisor> Worker<H> {
         };
         self.by_id.remove(&served.id);
         // Its place is used again.
+        if served.queued {
+            self.ready.retain(|ready| *ready != key);
+        }
         self.dry.retain(|dry| *dry != key);
         if let Some(at) = served.wakes_at {
             self.timers.cancel(at, key);

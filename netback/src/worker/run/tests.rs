@@ -243,6 +243,18 @@ fn a_queue_pair_that_has_gone_is_not_looked_at_any_more() {
     assert_eq!(rig.worker.dry, [0], "once");
 }
 
+/// As when both are asked for at once: its successor has one place in the line, as all others.
+#[test]
+fn a_queue_pair_that_has_gone_leaves_the_line() {
+    let mut rig = Rig::new();
+    let _gone = rig.connect(1, STALL);
+    let _other = rig.connect(2, STALL);
+    rig.worker.release(0);
+    let _next = rig.connect(3, STALL);
+    assert!(rig.worker.queues.contains(0), "the place is used again");
+    assert!(rig.worker.ready.iter().copied().eq([1, 0]));
+}
+
 /// A guest is not held up by others that have their turn before the worker looks up again, and one
 /// that sends on meanwhile is told once of all.
 #[test]

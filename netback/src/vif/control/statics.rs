@@ -9,12 +9,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use xen_ring::netif::GrefEntry;
 use xen_ring::{Access, DomId, GrantRef, Grants, StaticPage};
 
 use super::machine::{Change, Outcome};
 use super::message::STATIC_GRANTS_MAX;
+use crate::logging::{RateLimited, if_any};
 
 /// Pages mapped or unmapped in one turn, at most.
 const PAGES_PER_TURN: usize = 32;
@@ -33,6 +35,8 @@ pub struct StaticGrants {
     pages: Vec<Kept>,
     quota: Arc<Quota>,
     work: Option<Work>,
+    /// A guest may ask as often as it likes for what is refused.
+    refusals: RateLimited,
 }
 
 /// A page, and the permission to have it.
@@ -67,6 +71,7 @@ impl StaticGrants {
             pages: Vec::new(),
             quota,
             work: None,
+            refusals: RateLimited::new(1, Duration::from_secs(60)),
         }
     }
 
@@ -142,18 +147,7 @@ impl StaticGrants {
             let Some((gref, access)) = wanted.pop() else {
                 break;
             };
-            let kept = Quota::permit(&self.quota).and_then(|permit| {
-                let page = grants.map_static(guest, gref, access);
-                let page = page.inspect_err(|error| {
-                    tracing::debug!(domid = %guest, %error, "a static grant is refused");
-                });
-                let page = page.ok()?;
-                Some(Kept {
-                    page,
-                    _permit: permit,
-                })
-            });
-            let Some(kept) = kept else {
+            let Some(kept) = self.map(gref, access, grants, guest) else {
                 return (Some(Work::Undoing(mapped)), None);
             };
             mapped.push((gref, kept));
@@ -163,6 +157,28 @@ impl StaticGrants {
         }
         self.keep(mapped);
         (None, Some(Outcome::Added))
+    }
+
+    fn map(
+        &mut self,
+        gref: GrantRef,
+        access: Access,
+        grants: &impl Grants,
+        guest: DomId,
+    ) -> Option<Kept> {
+        let permit = Quota::permit(&self.quota)?;
+        match grants.map_static(guest, gref, access) {
+            Ok(page) => Some(Kept {
+                page,
+                _permit: permit,
+            }),
+            Err(error) => {
+                if let Some(suppressed) = self.refusals.allow(Instant::now()) {
+                    tracing::debug!(domid = %guest, %error, suppressed = if_any(suppressed), "a static grant is refused");
+                }
+                None
+            }
+        }
     }
 
     fn keep(&mut self, mapped: Vec<(GrantRef, Kept)>) {

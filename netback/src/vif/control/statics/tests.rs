@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Static grants on a simulated machine: what is mapped is counted by the hypervisor.
 
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use xen_ring::Hypervisor;
 
 use super::*;
@@ -162,6 +164,30 @@ fn all_or_nothing() {
         Outcome::Deleted(vec![true, false])
     );
     bench.assert_mapped(0);
+}
+
+/// Counts the events of a thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<AtomicUsize>);
+
+impl<S: tracing::Subscriber> Layer<S> for Lines {
+    fn on_event(&self, _event: &tracing::Event<'_>, _context: Context<'_, S>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_guest_that_asks_again_and_again_for_what_it_is_refused_does_not_fill_the_log() {
+    let mut bench = bench(1);
+    let lines = Lines::default();
+    let log = tracing_subscriber::registry().with(lines.clone());
+    tracing::subscriber::with_default(log, || {
+        for _ in 0..100 {
+            let refused = bench.add(&[GrantRef::new(4_000_000)], Access::ReadWrite);
+            assert_eq!(refused, Outcome::Refused);
+        }
+    });
+    assert_eq!(lines.0.load(Ordering::Relaxed), 1);
 }
 
 #[test]

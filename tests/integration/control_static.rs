@@ -2,8 +2,11 @@
 //! Static grants: pages that a guest has mapped over its control ring, every answer to it, and the packets that they
 //! carry without a grant copy.
 
+use std::num::NonZeroU16;
+
 use netback::demo::guest::control;
 use netback::demo::guest::options::FrontendOptions;
+use netback::demo::toolstack::VifSpec;
 use netback_tests::World;
 use netback_tests::raw::assert_no_violation;
 use netback_tests::world::{PATIENCE, until};
@@ -74,6 +77,42 @@ fn static_grants_of_several_queues() {
     guest.with(expect_all);
     guest.exercise();
     world.finish_well(guest);
+}
+
+/// Two vifs of one guest, and another guest beside them.
+#[test]
+fn a_guest_has_its_part_and_no_more() {
+    let mut world = World::with(|config| config.max_queues = NonZeroU16::new(8));
+    world.vcpus = 8;
+    let options = FrontendOptions {
+        queues: 8,
+        ..with_ring()
+    };
+    let (first, mut one) = world.raw(1, options);
+    let second = VifSpec {
+        handle: 1,
+        ..VifSpec::new(1, "00:16:3e:00:01:01")
+    };
+    world.toolstack().create_vif(&second).unwrap();
+    world.plug(&second);
+    let mut two = world.connect(&second, with_ring());
+    let (add, del) = (control::ADD_GREF_MAPPING, control::DEL_GREF_MAPPING);
+    for queue in 0..8 {
+        change_pages(&mut one, add, queue);
+    }
+    let [pages, _] = two.packet_pages(0).unwrap();
+    let answer = ring(&mut two).change_grants(add, 0, &pages, PATIENCE);
+    assert_eq!(answer.unwrap(), INVALID);
+    let (other, mut three) = world.raw(2, with_ring());
+    change_pages(&mut three, add, 0);
+
+    change_pages(&mut one, del, 7);
+    change_pages(&mut two, add, 0);
+    let shown = [&first, &second, &other].map(|vif| configured(&world, vif).static_grants);
+    assert_eq!(shown, [7 * 512, 512, 512]);
+    world.force_away(&first, one);
+    world.force_away(&second, two);
+    world.finish_raw(&other, three);
 }
 
 /// Some slots of a frame are mapped and others are not.

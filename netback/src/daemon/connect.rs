@@ -172,8 +172,9 @@ impl Vif {
 
         let live = Arc::new(self.new_live(negotiated.requests));
         let assigned = host.assign(self.path, count);
-        let view =
-            (negotiated.queues.control()).map(|_| Arc::new(View::new(count, &host.static_grants)));
+        let guest = DomId::new(self.path.dom.raw());
+        let view = (negotiated.queues.control())
+            .map(|_| Arc::new(View::new(count, &host.static_grants.of(guest))));
         let mut ring = match negotiated.queues.control() {
             None => None,
             Some(keys) => Some(RingRequest {
@@ -195,7 +196,7 @@ impl Vif {
                 .map_err(|error| Refusal::NoRoom(format!("cannot duplicate the tap: {error}")))?;
             let request = ConnectRequest {
                 queue: *queue,
-                guest: DomId::new(self.path.dom.raw()),
+                guest,
                 keys,
                 features: negotiated.features,
                 tap,

@@ -4,7 +4,6 @@
 use hotplug::Spread;
 use mio::{Registry, Token};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use xenbus::DevicePath;
@@ -15,7 +14,7 @@ use crate::config::Config;
 use crate::timers::Timers;
 use crate::vif::QueueId;
 use crate::vif::control::Peer;
-use crate::vif::control::statics::Quota;
+use crate::vif::control::statics::Quotas;
 use crate::worker::{Command, Place, WorkerId, Workers};
 
 pub(super) struct Host {
@@ -24,8 +23,8 @@ pub(super) struct Host {
     pub(super) workers: Workers,
     pub(super) timers: Timers<Due>,
     pub(super) registry: Registry,
-    /// What all guests' static grants together are counted by.
-    pub(super) static_grants: Arc<Quota>,
+    /// What the guests' static grants are counted by.
+    pub(super) static_grants: Quotas,
     /// What spreads flows over the queues of a tap; `None` if that is left to the kernel.
     spread: Option<Spread>,
     scripts: HashMap<Token, DevicePath>,
@@ -44,7 +43,7 @@ impl Host {
             workers,
             timers: Timers::default(),
             registry,
-            static_grants: Quota::process(),
+            static_grants: Quotas::default(),
             spread: spread(),
             scripts: HashMap::new(),
             connections: 0,

@@ -188,11 +188,11 @@ pub struct HashView {
 }
 
 impl View {
-    /// Of a new connection of so many queues, whose grants count among those of `process`.
-    pub fn new(queues: u16, process: &Arc<Quota>) -> Self {
+    /// Of a new connection of so many queues, whose grants count among those of their `guest`.
+    pub fn new(queues: u16, guest: &Arc<Quota>) -> Self {
         Self {
             hash: AtomicU32::new(0),
-            quota: process.part(usize::from(queues) * STATIC_GRANTS_MAX),
+            quota: guest.part(usize::from(queues) * STATIC_GRANTS_MAX),
         }
     }
 

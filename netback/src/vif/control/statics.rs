@@ -6,9 +6,9 @@
 //! lock, and after an order is answered nobody else still uses what it unmapped. Orders are
 //! carried out a few pages a turn, since a page costs several system calls.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use xen_ring::netif::GrefEntry;
@@ -25,6 +25,11 @@ const PAGES_PER_TURN: usize = 32;
 /// mappings, of which Linux allows 65530 by default (vm.max_map_count): half of them are kept for
 /// everything else.
 pub const PROCESS_PAGES_MAX: usize = 32_768;
+
+/// Pages of one guest, over all its vifs, so that it leaves most to the others: enough for eight
+/// queues, or two vifs of as many queues as are offered by default.
+pub const GUEST_PAGES_MAX: usize = PROCESS_PAGES_MAX / 8;
+const _: () = assert!(GUEST_PAGES_MAX == 8 * STATIC_GRANTS_MAX);
 
 /// A queue pair's static grants.
 #[derive(Debug)]
@@ -208,8 +213,38 @@ impl StaticGrants {
     }
 }
 
-/// How many pages may be mapped: by a vif's queues together, and by those of all vifs. The default
-/// is none.
+/// What the static grants of all guests are counted by.
+#[derive(Debug)]
+pub struct Quotas {
+    process: Arc<Quota>,
+    /// Of the guests that have vifs with a control ring.
+    guests: HashMap<DomId, Weak<Quota>>,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            process: Quota::process(),
+            guests: HashMap::new(),
+        }
+    }
+}
+
+impl Quotas {
+    /// That of a guest, of which each of its vifs gets a part.
+    pub fn of(&mut self, guest: DomId) -> Arc<Quota> {
+        self.guests.retain(|_, quota| quota.strong_count() > 0);
+        let known = self.guests.get(&guest).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let quota = self.process.part(GUEST_PAGES_MAX);
+            self.guests.insert(guest, Arc::downgrade(&quota));
+            quota
+        })
+    }
+}
+
+/// How many pages may be mapped: by a vif's queues together, by a guest's vifs, and by all. The
+/// default is none.
 #[derive(Debug, Default)]
 pub struct Quota {
     used: AtomicUsize,
@@ -222,8 +257,7 @@ pub struct Quota {
 struct Permit(Arc<Quota>);
 
 impl Quota {
-    /// For the whole process.
-    pub fn process() -> Arc<Self> {
+    fn process() -> Arc<Self> {
         Arc::new(Self {
             used: AtomicUsize::new(0),
             limit: PROCESS_PAGES_MAX,

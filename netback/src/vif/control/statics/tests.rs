@@ -212,6 +212,35 @@ fn quotas_bound_a_vif_and_all_vifs_together() {
     assert_eq!((first.used(), second.used(), above.used()), (0, 0, 0));
 }
 
+/// Whatever a guest has, most of what there is stays for the others.
+#[test]
+fn the_vifs_of_a_guest_share_its_part() {
+    let mut quotas = Quotas::default();
+    let vifs = [GUEST, GUEST].map(|guest| quotas.of(guest).part(GUEST_PAGES_MAX));
+    let mut held = Vec::new();
+    while let Some(permit) = Quota::permit(&vifs[0]) {
+        held.push(permit);
+    }
+    assert_eq!(held.len(), GUEST_PAGES_MAX);
+    assert!(Quota::permit(&vifs[1]).is_none());
+    let other = quotas.of(DomId::new(2));
+    let others = Quota::permit(&other).unwrap();
+    assert_eq!(quotas.process.used(), GUEST_PAGES_MAX + 1);
+    assert_eq!((vifs[1].used(), other.used()), (0, 1));
+    held.pop();
+    held.extend(Quota::permit(&vifs[1]));
+    assert_eq!((vifs[1].used(), held.len()), (1, GUEST_PAGES_MAX));
+
+    // What it has for a moment after its vifs have gone is counted, too.
+    drop(vifs);
+    assert!(Quota::permit(&quotas.of(GUEST)).is_none());
+    drop((held, others));
+    assert_eq!(quotas.process.used(), 0);
+    drop(other);
+    let _last = quotas.of(DomId::new(3));
+    assert_eq!(quotas.guests.len(), 1, "nothing is kept of those that went");
+}
+
 #[test]
 fn nothing_stays_mapped_when_the_table_goes() {
     let mut bench = bench(STATIC_GRANTS_MAX);

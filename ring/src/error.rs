@@ -71,7 +71,7 @@ pub enum PeerFault {
         /// The type byte.
         kind: u8,
     },
-    /// Two extra infos of one type in one packet.
+    /// Two extra infos of one type in one packet. Linux lets the last one win.
     #[error("the frontend sent two extra infos of type {kind} in one packet")]
     DuplicateExtra {
         /// The type byte.
@@ -99,10 +99,10 @@ pub enum PeerFault {
         /// The slot's own length, in bytes.
         len: u16,
     },
-    /// A multicast list request that claims to have data: its tail would be read as new packets.
+    /// A multicast list request that claims to have data. Linux reads the tail as new packets.
     #[error("the frontend sent a multicast list request with more_data set")]
     MulticastWithData,
-    /// One request both to add and to remove a multicast address.
+    /// One request both to add and to remove a multicast address. Linux adds one and removes none.
     #[error("the frontend sent both a multicast add and a multicast delete in one packet")]
     MulticastConflict,
 }

@@ -4,7 +4,11 @@
 //!
 //! Pure and free of allocation. The slots are private copies, so what is validated is what is
 //! used. The rules are those of Linux's netback (what is fatal for the vif, what only costs the
-//! packet), with three that it lacks, marked below; no rule rejects what Linux's netfront sends.
+//! packet) and six that it lacks. Three are fatal: [`PeerFault::DuplicateExtra`],
+//! [`PeerFault::MulticastWithData`] and [`PeerFault::MulticastConflict`]; three cost the packet:
+//! [`DropReason::GsoNotOffered`], [`DropReason::GsoTooSmall`] and
+//! [`DropReason::MulticastNotOffered`]. What Linux's netfront sends, all of them let pass but for
+//! one extreme: more than [`MAX_SEGMENTS`] segments in a frame.
 //!
 //! A packet is: its first slot; then, if that says so, one or more extra infos; then, while the
 //! slot before says so, further fragments. The first slot's `size` is the whole packet's; its own
@@ -32,7 +36,9 @@ pub const HEADER_BYTES: u16 = 14;
 pub const MIN_GSO_SIZE: u16 = 8;
 /// The most segments that a packet may be cut into, which the host may have to do at once, for each
 /// receiver: 64 bytes each for the longest. What a network asks for is 536 and more (RFC 9293,
-/// section 3.7.1); less than 64 only a peer that means to make its sender work.
+/// section 3.7.1); less than 64 only a peer that means to make its sender work. Linux lets it, down
+/// to 48 with the options (`net.ipv4.tcp_min_snd_mss`), so its netfront may send such a frame; the
+/// connection with that peer is what suffers.
 pub const MAX_SEGMENTS: u32 = 1024;
 
 /// What was offered to the frontend, so what it may ask for.
@@ -86,10 +92,11 @@ pub enum DropReason {
     #[error("the packet wants a segmentation that was not offered")]
     GsoNotOffered,
     /// A segment size that only serves to multiply packets: less than [`MIN_GSO_SIZE`], or so little
-    /// that there would be more than [`MAX_SEGMENTS`].
+    /// that there would be more than [`MAX_SEGMENTS`]. Linux takes any but 0.
     #[error("the packet wants tiny segments")]
     GsoTooSmall,
-    /// A change of the multicast list, which was not advertised.
+    /// A change of the multicast list, which was not advertised. Linux, which always advertises it,
+    /// does not look.
     #[error("multicast control was not offered")]
     MulticastNotOffered,
     /// An address for the multicast list, which is full. The backend finds that, not the parser.
@@ -155,8 +162,7 @@ struct Extras {
 }
 
 impl Extras {
-    /// Ends after at most one extra of each type: Linux lets the last of several win, here two of
-    /// one type are fatal (no frontend sends them).
+    /// Ends after at most one extra of each type: two of one type are fatal.
     fn read(flags: TxFlags, slots: &[TxSlot], incomplete: PeerFault) -> Result<Self, PeerFault> {
         let mut extras = Self::default();
         let mut slots = slots.iter();

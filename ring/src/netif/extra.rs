@@ -246,11 +246,32 @@ mod tests {
     }
 
     proptest! {
+        /// Each type, with any flags and padding.
         #[test]
-        fn what_is_accepted_survives(bytes: [u8; 8]) {
-            if let Ok(slot) = ExtraSlot::from_bytes(bytes) {
+        fn what_makes_sense_is_accepted_and_survives(
+            flags: u8,
+            body: [u8; 6],
+            size in 1..=u16::MAX,
+            gso in 1..=2_u8,
+        ) {
+            let [_, _, _, b3, b4, b5] = body;
+            let [s0, s1] = size.to_le_bytes();
+            // The bytes after those that are meant are padding.
+            for (kind, body, meant) in [
+                (GSO, [s0, s1, gso, b3, b4, b5], 3),
+                (MCAST_ADD, body, 6),
+                (MCAST_DEL, body, 6),
+                (HASH, body, 6),
+                (XDP, body, 2),
+            ] {
+                let [b0, b1, b2, b3, b4, b5] = body;
+                let slot = ExtraSlot::from_bytes([kind, flags, b0, b1, b2, b3, b4, b5]).unwrap();
+                prop_assert_eq!((slot.extra.kind(), slot.more), (kind, flags & 1 != 0));
+                let [written, more, back @ ..] = slot.to_bytes();
+                prop_assert_eq!((written, more), (kind, flags & 1));
+                prop_assert_eq!(&back[..meant], &body[..meant]);
+                prop_assert_eq!(&back[meant..], &[0; 6][meant..]);
                 prop_assert_eq!(ExtraSlot::from_bytes(slot.to_bytes()), Ok(slot));
-                prop_assert_eq!(slot.extra.kind(), bytes[0]);
             }
         }
     }

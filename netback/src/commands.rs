@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -91,13 +90,7 @@ pub fn bench(args: &BenchArgs) -> CommandResult {
 
 fn connect(config: &Config) -> Connect {
     match config.xenstore.socket.clone() {
-        Some(path) => Box::new(move || {
-            let socket = UnixStream::connect(&path).map_err(|error| {
-                let text = format!("cannot connect to xenstored at {}: {error}", path.display());
-                io::Error::new(error.kind(), text)
-            })?;
-            Client::over(socket)
-        }),
+        Some(path) => Box::new(move |limit| Client::connect_to(&path, limit)),
         None => Box::new(Client::connect),
     }
 }

@@ -132,6 +132,10 @@ fn a_device_made_anew_while_the_daemon_is_away() {
 /// The store drops all connections and takes no new ones.
 fn lose_the_store(world: &World) {
     world.machine.xenstored().refuse(true).unwrap();
+    drop_connections(world);
+}
+
+fn drop_connections(world: &World) {
     world.machine.xenstored().drop_connections().unwrap();
     until("the loss is seen", || {
         world.status().xenstore == XenstoreStatus::Reconnecting
@@ -169,6 +173,32 @@ fn traffic_goes_on_without_the_store() {
         world.remove(guest);
     }
     world.finish_empty();
+}
+
+/// A store that hangs takes connections, and answers nothing. The thread that waits for it is also the one that tells
+/// the status, heeds signals and watches over scripts.
+#[test]
+fn a_store_that_hangs_keeps_the_daemon_from_nothing() {
+    let mut world = World::new();
+    let guest = world.guest(1, linux());
+    world.machine.xenstored().hang(true).unwrap();
+    drop_connections(&world);
+    let mut told = 0;
+    until("the status is told time and again", || {
+        // Long enough for an attempt to begin in the meantime.
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(world.status().xenstore, XenstoreStatus::Reconnecting);
+        told += 1;
+        told == 4
+    });
+    guest.exercise();
+    world.machine.xenstored().hang(false).unwrap();
+    until("the store is back", || {
+        world.status().xenstore == XenstoreStatus::Connected
+    });
+    world.machine.reconnect_toolstack().unwrap();
+    reconnect_guest(&world, &guest);
+    world.finish(guest);
 }
 
 /// What changed while the store was away is found when it is back.

@@ -13,11 +13,13 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use xenstore_rs::{Xs, XsTransaction};
 
-use crate::conn::{self, Conn};
+use crate::conn::{Conn, REPLY_LIMIT, open};
 use crate::error::{Disconnected, ErrorCode, Refused};
 use crate::many::XsMany;
 use crate::path::DomId;
@@ -46,9 +48,18 @@ impl Client {
     /// `/dev/xen/xenbus`.
     ///
     /// # Errors
-    /// The error of the operating system, with the path that was tried last.
-    pub fn connect() -> io::Result<Self> {
-        Self::over(conn::open()?)
+    /// The error of the operating system, with the path that was tried last; `TimedOut` from a
+    /// xenstored that has taken no connection for as long as `limit`.
+    pub fn connect(limit: Duration) -> io::Result<Self> {
+        Self::over(open::open(limit)?)
+    }
+
+    /// Connects to the xenstored whose socket is at `path`.
+    ///
+    /// # Errors
+    /// As for [`Client::connect`].
+    pub fn connect_to(path: &Path, limit: Duration) -> io::Result<Self> {
+        Self::over(open::socket(path, limit)?)
     }
 
     /// A client over a descriptor that is connected already (one end of a socket
@@ -156,12 +167,14 @@ impl Client {
         self.shared.state().session.events.pop()
     }
 
-    /// Our own domain's number (the node `domid` of our home directory).
+    /// Our own domain's number (the node `domid` of our home directory), for which xenstored may
+    /// take as long as `limit`. To be asked first: a socket takes connections also for a xenstored
+    /// that hangs, so only an answer shows that there is somebody.
     ///
     /// # Errors
     /// That of the read, or `InvalidData` if it is not a domain number.
-    pub fn domid(&self) -> io::Result<DomId> {
-        let text = self.read("domid")?;
+    pub fn domid(&self, limit: Duration) -> io::Result<DomId> {
+        let text = self.shared.read_within("domid", limit)?;
         DomId::parse(text.trim()).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -302,7 +315,7 @@ impl Shared {
         if !self.conn.takes_many() {
             let one_by_one = payloads.map(|payload| {
                 let id = state.request(kind, tx_id, payload)?;
-                self.answer(&mut state, id)
+                self.answer(&mut state, id, REPLY_LIMIT)
             });
             return one_by_one.collect();
         }
@@ -310,23 +323,31 @@ impl Shared {
             .map(|payload| state.request(kind, tx_id, payload))
             .collect();
         ids.into_iter()
-            .map(|id| self.answer(&mut state, id?))
+            .map(|id| self.answer(&mut state, id?, REPLY_LIMIT))
             .collect()
     }
 
-    fn answer(&self, state: &mut State, id: RequestId) -> io::Result<Answer> {
+    fn answer(&self, state: &mut State, id: RequestId, limit: Duration) -> io::Result<Answer> {
         state.check()?;
-        let answer = self
-            .conn
-            .complete(&mut state.session, id, conn::REPLY_LIMIT);
+        let answer = self.conn.complete(&mut state.session, id, limit);
         Ok(state.keep(answer)?)
     }
 
     /// A request that consists of NUL-terminated strings, the first one its subject.
     fn call(&self, kind: Kind, tx_id: u32, strings: &[&str]) -> io::Result<Vec<u8>> {
+        self.call_within(REPLY_LIMIT, kind, tx_id, strings)
+    }
+
+    fn call_within(
+        &self,
+        limit: Duration,
+        kind: Kind,
+        tx_id: u32,
+        strings: &[&str],
+    ) -> io::Result<Vec<u8>> {
         let mut state = self.state();
         let id = state.request(kind, tx_id, request::strings(strings))?;
-        let answer = self.answer(&mut state, id)?;
+        let answer = self.answer(&mut state, id, limit)?;
         answer.map_err(|code| refused(kind, strings.first().unwrap_or(&""), code))
     }
 }

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! The file descriptor to xenstored: opening it, and bytes to and from a [`Session`].
+//! The file descriptor to xenstored: bytes to and from a [`Session`]. How it is opened is in `open`.
 //!
 //! The descriptor is non-blocking; a request waits in poll(2) for its reply, with a
 //! deadline. Whatever goes wrong here ends the connection for good.
 
-use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -19,50 +16,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::error::Disconnected;
 use crate::session::{Answer, RequestId, Session};
 
+pub(crate) mod open;
+
 /// How long xenstored may take for a reply before it is given up.
 pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads of 8 KiB in one go, when nobody waits for an answer.
 const RECEIVES_PER_DRAIN: usize = 16;
-
-/// Where xenstored listens: the environment's word, the usual sockets, else the
-/// kernel's device (which is how a driver domain reaches the store).
-pub(crate) fn open() -> io::Result<OwnedFd> {
-    open_at(std::env::var_os("XENSTORED_PATH").as_deref())
-}
-
-pub(crate) fn open_at(named: Option<&OsStr>) -> io::Result<OwnedFd> {
-    if let Some(path) = named {
-        return socket(Path::new(path));
-    }
-    for path in ["/run/xenstored/socket", "/var/run/xenstored/socket"] {
-        match socket(Path::new(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other,
-        }
-    }
-    let device = Path::new("/dev/xen/xenbus");
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
-        .open(device)
-        .map(OwnedFd::from)
-        .map_err(|error| with_path(&error, device))
-}
-
-fn socket(path: &Path) -> io::Result<OwnedFd> {
-    UnixStream::connect(path)
-        .map(OwnedFd::from)
-        .map_err(|error| with_path(&error, path))
-}
-
-fn with_path(error: &io::Error, path: &Path) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot connect to xenstored at {}: {error}", path.display()),
-    )
-}
 
 /// A descriptor that is used without blocking. `&File` reads and writes any kind of
 /// descriptor, so that sockets and the device need no distinction.

@@ -138,6 +138,15 @@ impl FakeXenstored {
         self.send(Command::Refuse(refuse))
     }
 
+    /// Does nothing for its connections (or goes on with all that has waited), as if xenstored hung:
+    /// connections are taken, and requests stay unanswered.
+    ///
+    /// # Errors
+    /// As for [`Self::with`].
+    pub fn hang(&self, hang: bool) -> io::Result<()> {
+        self.send(Command::Hang(hang))
+    }
+
     fn send(&self, command: Command) -> io::Result<()> {
         self.commands.send(command).map_err(|_| gone())?;
         self.waker.wake()

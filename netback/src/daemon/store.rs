@@ -17,8 +17,15 @@ use xenbus::{Client, DevicePath, DomId, FrontendPath, is_disconnected};
 use crate::logging::{RateLimited, if_any};
 use crate::vif::negotiate::LIVE_KEYS;
 
-/// How the daemon gets a connection: to xenstored, or to the demo's own store.
-pub type Connect = Box<dyn Fn() -> io::Result<Client> + Send>;
+/// How the daemon gets a connection: to xenstored, or to the demo's own store. The attempt may take
+/// as long as is said.
+pub type Connect = Box<dyn Fn(Duration) -> io::Result<Client> + Send>;
+
+/// How long xenstored may take until its first answer when the daemon starts.
+const START_LIMIT: Duration = Duration::from_secs(5);
+/// The same at each later attempt. Meanwhile the control thread does nothing else: neither status
+/// nor signal nor script is seen to.
+const RETRY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The token of the watch on all devices. The watches on frontends have their devices' paths.
 pub(super) const ROOT_TOKEN: &str = "devices";
@@ -44,7 +51,7 @@ impl Store {
         registry: Registry,
         token: Token,
     ) -> io::Result<(Self, DomId)> {
-        let (client, domid) = start(&connect, &registry, token)?;
+        let (client, domid) = start(&connect, START_LIMIT, &registry, token)?;
         Ok((
             Self {
                 connect,
@@ -116,7 +123,7 @@ impl Store {
         if !backoff.is_due(now) {
             return false;
         }
-        match start(&self.connect, &self.registry, self.token) {
+        match start(&self.connect, RETRY_LIMIT, &self.registry, self.token) {
             Ok((client, _)) => {
                 self.link = Link::Up(client);
                 tracing::info!("xenstored is back");
@@ -124,7 +131,8 @@ impl Store {
             }
             Err(error) => {
                 tracing::debug!(%error, "xenstored is still gone");
-                backoff.failed(now);
+                // The pause is what others have of the thread: it begins when the attempt is over.
+                backoff.failed(Instant::now());
                 false
             }
         }
@@ -133,9 +141,15 @@ impl Store {
 
 /// A store without our own `domid` has been started empty and has not been set up yet: its lack
 /// of devices means nothing.
-fn start(connect: &Connect, registry: &Registry, token: Token) -> io::Result<(Client, DomId)> {
-    let client = connect()?;
-    let domid = client.domid()?;
+fn start(
+    connect: &Connect,
+    limit: Duration,
+    registry: &Registry,
+    token: Token,
+) -> io::Result<(Client, DomId)> {
+    let deadline = Instant::now() + limit;
+    let client = connect(limit)?;
+    let domid = client.domid(deadline.saturating_duration_since(Instant::now()))?;
     client.watch_devices(BACKEND_ROOT, ROOT_TOKEN)?;
     let fd = client.as_raw_fd();
     registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;

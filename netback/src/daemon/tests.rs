@@ -17,7 +17,7 @@ fn a_worker_that_ends_takes_the_daemon_with_it() {
     config.control.socket = dir.join("control.sock");
     let xenstored = FakeXenstored::spawn().unwrap();
     let hypervisor = SimHypervisor::new(xen_ring::DomId::new(0));
-    let connect = Box::new(move || xenstored.client(0));
+    let connect = Box::new(move |_| xenstored.client(0));
     let mut daemon = Daemon::new(config, &hypervisor, connect).unwrap();
     let worker = WorkerId(0);
     daemon.host.workers.send(worker, Command::Stop).unwrap();

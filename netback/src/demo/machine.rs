@@ -274,7 +274,7 @@ fn serve(
     xenstored: Arc<FakeXenstored>,
     up: &Sender<Stopper>,
 ) -> Result<(), DaemonError> {
-    let daemon = Daemon::new(config, hypervisor, Box::new(move || xenstored.client(0)))?;
+    let daemon = Daemon::new(config, hypervisor, Box::new(move |_| xenstored.client(0)))?;
     let stopper = daemon.stopper();
     daemon.run(|| {
         // The machine waits for it; if it is gone, so is the reason to run.

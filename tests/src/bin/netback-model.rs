@@ -119,7 +119,7 @@ fn serve(address: &str, commands: &str, answers: &str) -> Outcome<()> {
     let (ip, prefix) = address
         .split_once('/')
         .ok_or("an address has a prefix length")?;
-    let store = Client::connect()?;
+    let store = Client::connect(PATIENCE)?;
     let backend = store.read("device/vif/0/backend-id")?.into_string();
     let domain = Domain::Real {
         backend: DomId::new(backend.trim().parse()?),
@@ -137,7 +137,7 @@ fn serve(address: &str, commands: &str, answers: &str) -> Outcome<()> {
     };
     drop(store);
     let guest = Guest::spawn(address, move || {
-        let store = FrontendStore::open(Client::connect()?, 0)?;
+        let store = FrontendStore::open(Client::connect(PATIENCE)?, 0)?;
         Ok(Netfront::new(domain, store, options))
     })?;
     loop {

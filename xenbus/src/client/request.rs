@@ -2,11 +2,12 @@
 //! The requests that a client and a transaction have in common.
 
 use std::io;
+use std::time::Duration;
 
 use super::{Shared, refused};
 use crate::perms::Perm;
 use crate::session::Answer;
-use crate::wire::{self, Kind};
+use crate::wire::{self, Kind, NO_TRANSACTION};
 
 /// How often a long listing begins anew because the directory changed meanwhile.
 const LISTING_TRIES: u32 = 20;
@@ -26,6 +27,12 @@ impl Shared {
 
     pub(crate) fn read(&self, tx_id: u32, path: &str) -> io::Result<Box<str>> {
         let payload = self.call(Kind::Read, tx_id, &[path])?;
+        text(payload).map(String::into_boxed_str)
+    }
+
+    /// As [`Self::read`] outside of transactions, with another limit for the answer.
+    pub(super) fn read_within(&self, path: &str, limit: Duration) -> io::Result<Box<str>> {
+        let payload = self.call_within(limit, Kind::Read, NO_TRANSACTION, &[path])?;
         text(payload).map(String::into_boxed_str)
     }
 

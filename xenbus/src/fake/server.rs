@@ -25,6 +25,7 @@ pub(super) enum Command {
     With(Box<dyn FnOnce(&mut Store) + Send>),
     DropConnections(Sender<()>),
     Refuse(bool),
+    Hang(bool),
     Stop,
 }
 
@@ -50,6 +51,7 @@ pub(super) struct Server {
     listener: Option<UnixListener>,
     next: usize,
     refuse: bool,
+    hang: bool,
     /// Peers for whom there is something new to send.
     touched: BTreeSet<Token>,
 }
@@ -67,6 +69,7 @@ impl Server {
             listener: None,
             next: FIRST_PEER,
             refuse: false,
+            hang: false,
             touched: BTreeSet::new(),
         };
         Ok((server, waker))
@@ -91,6 +94,7 @@ impl Server {
                         }
                     }
                     LISTENER => self.accept(),
+                    _ if self.hang => {}
                     token => self.serve(token),
                 }
             }
@@ -103,6 +107,14 @@ impl Server {
             match command {
                 Command::Stop => return None,
                 Command::Refuse(refuse) => self.refuse = refuse,
+                Command::Hang(hang) => {
+                    self.hang = hang;
+                    if !hang {
+                        for token in self.peers.keys().copied().collect::<Vec<_>>() {
+                            self.serve(token);
+                        }
+                    }
+                }
                 Command::With(f) => {
                     f(&mut self.store);
                     let out = self.store.take_outgoing();

@@ -133,7 +133,7 @@ fn nonsense_from_the_store_is_an_error_and_no_panic() {
         ErrorKind::InvalidData
     );
     assert_eq!(
-        kind(scripted(vec![(Kind::Read, b"dom".to_vec())]).domid()),
+        kind(scripted(vec![(Kind::Read, b"dom".to_vec())]).domid(LONG)),
         ErrorKind::InvalidData
     );
     let wrong = scripted(vec![(Kind::Write, b"OK\0".to_vec())])

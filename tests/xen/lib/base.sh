@@ -16,6 +16,7 @@ host_tools=(
     zstd:zstd
     flock:util-linux
     shellcheck:shellcheck
+    systemd-analyze:systemd
 )
 
 die() {

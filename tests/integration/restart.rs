@@ -267,6 +267,24 @@ fn the_tap_of_a_device_that_is_over_is_removed() {
     world.finish_empty();
 }
 
+/// Nobody else would remove it, and a driver domain has room for so many nodes only.
+#[test]
+fn the_error_of_a_device_that_went_while_no_daemon_ran_is_removed() {
+    let mut world = World::new();
+    let wrong = |vif: &mut VifSpec| vif.script = Some("/nonexistent".to_owned());
+    let (gone, there) = (world.create_as(1, wrong), world.create_as(2, wrong));
+    let _ = (world.wait_error(&gone), world.wait_error(&there));
+    world.machine.stop_daemon().unwrap();
+    world.toolstack().remove_vif(&gone).unwrap();
+    assert!(world.error(&gone).is_some());
+    world.machine.start_daemon().unwrap();
+    until("its error is gone", || world.error(&gone).is_none());
+    let _ = world.wait_error(&there);
+    world.toolstack().remove_vif(&there).unwrap();
+    until("its error is gone", || world.error(&there).is_none());
+    world.finish_empty();
+}
+
 /// As in a driver domain whose quota is used up: a frontend reads the features when it sees InitWait, and never again.
 #[test]
 fn features_that_the_store_refuses_are_written_before_init_wait() {

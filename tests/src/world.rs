@@ -273,12 +273,19 @@ impl World {
                 && self.interfaces().is_empty()
                 && self.status().vifs.is_empty()
         });
-        let nodes = self
-            .machine
-            .xenstored()
-            .with(|store| store.paths_below("/local/domain/0/backend/vif"))
-            .unwrap();
-        assert!(nodes.is_empty(), "backend nodes are left: {nodes:?}");
+        for root in ["backend/vif", "error/backend/vif"] {
+            let root = format!("/local/domain/0/{root}");
+            let nodes = self
+                .machine
+                .xenstored()
+                .with(move |store| {
+                    let mut nodes = store.paths_below(&root);
+                    nodes.retain(|node| *node != root);
+                    nodes
+                })
+                .unwrap();
+            assert!(nodes.is_empty(), "nodes are left: {nodes:?}");
+        }
         assert!(self.machine.daemon_runs(), "the daemon ended on its own");
         self.machine.stop_daemon().unwrap();
     }

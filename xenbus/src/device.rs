@@ -13,7 +13,7 @@ use xenstore_rs::{Xs, XsTransaction, XsTransactionSpan};
 use crate::backend::{Event, FrontendState, HotplugStatus};
 use crate::error::is_disconnected;
 use crate::many::{XsMany, present};
-use crate::path::{DevicePath, FrontendPath, Key};
+use crate::path::{DevicePath, DomId, ERROR_ROOT, FrontendPath, Key, decimal};
 use crate::state::XenbusState;
 use crate::transaction::transact;
 
@@ -105,6 +105,50 @@ pub fn clear_error(store: &impl XsMany, device: DevicePath) -> io::Result<()> {
     let nodes = [device.key(Key::Error), device.error_node()];
     let removed = store.rm_many(&nodes).into_iter();
     removed.map(present).try_for_each(|done| done.map(drop))
+}
+
+/// Removes what [`report_error`] has left of a device that is gone, as nobody else would: each boot
+/// makes a guest a new domain, and a driver domain may have so many nodes only.
+///
+/// # Errors
+/// That of the store.
+pub fn forget_error<S>(store: &S, device: DevicePath) -> io::Result<()>
+where
+    S: Xs + XsTransaction,
+    S::Span: XsTransactionSpan,
+{
+    let (dir, of_guest) = (device.error_dir(), errors_of(device.dom));
+    if optional(store, &dir)?.is_none() {
+        return Ok(());
+    }
+    transact(store, |t| {
+        remove(t, &dir)?;
+        if names(t, &of_guest)?.is_empty() {
+            remove(t, &of_guest)?;
+        }
+        Ok(())
+    })
+}
+
+/// The devices, present ones and others, that [`forget_error`] has something to remove of.
+///
+/// # Errors
+/// That of the store.
+pub fn with_errors(store: &impl Xs) -> io::Result<Vec<DevicePath>> {
+    let mut found = Vec::new();
+    for dom in names(store, ERROR_ROOT)?
+        .iter()
+        .filter_map(|name| DomId::parse(name))
+    {
+        let handles = names(store, &errors_of(dom))?;
+        let handles = handles.iter().filter_map(|name| decimal(name));
+        found.extend(handles.map(|handle| DevicePath::new(dom, handle)));
+    }
+    Ok(found)
+}
+
+fn errors_of(guest: DomId) -> String {
+    format!("{ERROR_ROOT}/{guest}")
 }
 
 /// Removes `hotplug-status`, if it is there.

@@ -18,6 +18,9 @@ pub use key::Key;
 /// The directory of all our vif backends, relative to our own domain.
 pub const BACKEND_ROOT: &str = "backend/vif";
 
+/// The directory of all errors about them.
+pub const ERROR_ROOT: &str = "error/backend/vif";
+
 /// A domain's number, below the numbers that Xen reserves (`DOMID_FIRST_RESERVED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomId(u16);
@@ -87,10 +90,15 @@ impl DevicePath {
         format!("{}/{name}", self.dir())
     }
 
-    /// The node for the device's last error, outside of its directory, so that it
-    /// can be read after the toolstack has removed the device.
+    /// The node for the device's last error, where Xen's backends have always told it:
+    /// outside of the device's directory, so that it does not go with that.
     pub fn error_node(self) -> String {
-        format!("error/{}/error", self.dir())
+        format!("{}/error", self.error_dir())
+    }
+
+    /// The directory of [`Self::error_node`].
+    pub fn error_dir(self) -> String {
+        format!("{ERROR_ROOT}/{}/{}", self.dom, self.handle)
     }
 }
 

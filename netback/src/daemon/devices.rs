@@ -54,7 +54,7 @@ impl Daemon {
     }
 
     /// Takes up all devices that are there and drops those that are gone. The first time that they
-    /// are known, taps that belong to none of them are removed.
+    /// are known, taps and errors that belong to none of them are removed.
     pub(super) fn scan(&mut self) {
         let Some(client) = self.host.store.client() else {
             return;
@@ -64,10 +64,12 @@ impl Daemon {
         if changes.is_ok() && !std::mem::replace(&mut self.orphans_removed, true) {
             // An answer that is none, and a directory that cannot be read, leave the tap alone. A
             // device that waits for the toolstack to remove it has no use for a tap.
-            orphans::remove(|path| {
+            let is_gone = |path| {
                 let found = device::probe(client, path);
                 found.is_ok_and(|found| found.is_none_or(|found| found.retired))
-            });
+            };
+            orphans::remove_taps(is_gone);
+            orphans::remove_errors(client, is_gone);
         }
         self.changed(Some(changes));
     }

@@ -18,7 +18,7 @@
 //! | `live` | multicast, XDP, link state, MTU: what may change |
 //! | `store` | the connection to xenstored, lost and found |
 //! | `timers` | what is due when |
-//! | `orphans` | taps of devices that are gone |
+//! | `orphans` | taps and errors of devices that are gone |
 //! | `status` | what `netback status` shows |
 //!
 //! It is crash-only: when it stops, by a signal or by `kill -9`, frontends stay connected, taps

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! Taps that outlived their device.
+//! Taps that outlived their device, and errors in the store that did.
 //!
 //! Taps are persistent, so that a daemon can die and its guests' bridges stay as they are. A
 //! device that the toolstack removes in the meantime has nobody to remove its tap; the next
 //! daemon does so here, once, before it takes up the devices that are still there. A tap that its
 //! script is to give another name (`vifname=`) bears its device's path as its alias: one that stays
-//! behind under that name would be plugged in in place of the next guest's.
+//! behind under that name would be plugged in in place of the next guest's. An error of a device that
+//! went meanwhile is in nobody's way, but in a driver domain each takes of the quota.
 
 use hotplug::link::{self, Description};
 use hotplug::{MacAddr, Tap, TapError, TapOptions};
 use xenbus::path::{Subject, decimal};
-use xenbus::{DevicePath, DomId};
+use xenbus::{Client, DevicePath, DomId, device};
 
 /// How the alias of a tap of ours begins; the device's path follows.
 const ALIAS: &str = "netback ";
@@ -21,7 +22,7 @@ pub(super) fn alias(device: DevicePath) -> String {
 }
 
 /// Removes the taps that a former daemon left and whose device `is_gone`.
-pub(super) fn remove(is_gone: impl Fn(DevicePath) -> bool) {
+pub(super) fn remove_taps(is_gone: impl Fn(DevicePath) -> bool) {
     let names = match link::names() {
         Ok(names) => names,
         Err(error) => {
@@ -47,6 +48,17 @@ pub(super) fn remove(is_gone: impl Fn(DevicePath) -> bool) {
                 tracing::warn!(%tap, %device, %error, "a tap of a device that is gone stays")
             }
         }
+    }
+}
+
+/// Removes the errors that were told of devices of which each `is_gone`.
+pub(super) fn remove_errors(client: &Client, is_gone: impl Fn(DevicePath) -> bool) {
+    let removed = device::with_errors(client).and_then(|devices| {
+        let mut gone = devices.into_iter().filter(|device| is_gone(*device));
+        gone.try_for_each(|device| device::forget_error(client, device))
+    });
+    if let Err(error) = removed {
+        tracing::warn!(%error, "errors of devices that are gone stay in xenstore");
     }
 }
 

@@ -292,6 +292,9 @@ impl Vif {
 
     fn forget(&mut self, host: &mut Host) {
         self.forgotten = true;
+        host.store.ask(self.path, "remove the error node", |c| {
+            device::forget_error(c, self.path)
+        });
         if let (true, Some(frontend)) = (self.frontend_watched, self.frontend) {
             let token = frontend_token(self.path);
             host.store

@@ -24,7 +24,7 @@ snapshot() {
     echo "network devices: $(cd /sys/class/net && echo *)"
     echo "bridge ports: $(cd "/sys/class/net/$bridge/brif" && shopt -s nullglob && echo *)"
     echo "backend nodes: $( (xenstore-ls -f /local/domain/0/backend/vif 2>/dev/null || true) | grep -cE '^/local/domain/0/backend/vif/[0-9]+' || true)"
-    echo "error nodes: $( (xenstore-ls -f /local/domain/0/error/backend/vif 2>/dev/null || true) | grep -c '/error = ' || true)"
+    echo "error nodes: $( (xenstore-ls -f /local/domain/0/error/backend/vif 2>/dev/null || true) | grep -cE '^/local/domain/0/error/backend/vif/[0-9]+' || true)"
     echo "domains: $(xl list | awk 'NR > 1 { print $1 }' | tr '\n' ' ')"
     echo "event channels of dom0: $(interdomain_ports)"
     echo "grants mapped by dom0: $(grant_mappings)"

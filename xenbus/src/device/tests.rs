@@ -204,6 +204,27 @@ fn errors_are_told_in_both_places_and_cleared() {
 }
 
 #[test]
+fn the_error_of_a_device_that_is_gone_leaves_nothing() {
+    let (store, client) = world();
+    let other = DevicePath::new(vif().dom, 1);
+    forget_error(&client, vif()).unwrap();
+    report_error(&client, vif(), "bad").unwrap();
+    report_error(&client, other, "worse").unwrap();
+    assert_eq!(with_errors(&client).unwrap(), [vif(), other]);
+    store.with(|s| s.faults.failing_commits = 3).unwrap();
+    forget_error(&client, vif()).unwrap();
+    forget_error(&client, vif()).unwrap();
+    assert_eq!(with_errors(&client).unwrap(), [other]);
+    assert_eq!(&*client.read(&other.error_node()).unwrap(), "worse");
+    // Its last word was not an error, but the directory is there.
+    clear_error(&client, other).unwrap();
+    forget_error(&client, other).unwrap();
+    assert!(client.directory("error/backend/vif").unwrap().is_empty());
+    client.rm("error").unwrap();
+    assert!(with_errors(&client).unwrap().is_empty());
+}
+
+#[test]
 fn the_frontends_state_is_never_an_error() {
     let (store, _) = world();
     // A driver domain, which a guest can lock out of its own directory.

@@ -36,9 +36,14 @@ error_says() {
     done
 }
 
+# Linux leaves its error nodes when the vif goes; the daemon must not.
+remove_error() {
+    if [ "$backend" = kernel ]; then xenstore-rm "/local/domain/0/error/backend/vif/$domid" 2>/dev/null || true; fi
+}
+
 clear_away() {
     toolstack_remove "$domid" 1
-    xenstore-rm "/local/domain/0/error/backend/vif/$domid" 2>/dev/null || true
+    remove_error
     nothing_left one-vif
 }
 
@@ -47,7 +52,7 @@ detach() {
     xenstore-ls -f "$be" || true
     if store_has "$be/error"; then remark "the daemon says: $(xenstore-read "$be/error")"; fi
     if store_has "$be"; then check "xl network-detach failed" timeout 120 xl network-detach pv09 1; fi
-    xenstore-rm "/local/domain/0/error/backend/vif/$domid" 2>/dev/null || true
+    remove_error
     nothing_left one-vif
 }
 

@@ -162,7 +162,11 @@ pub(super) fn frontend_token(device: DevicePath) -> String {
 }
 
 /// The nodes of a frontend that may change at any time.
-const FRONTEND_NODES: &[&str] = &["state", LIVE_KEYS[0], LIVE_KEYS[1], LIVE_KEYS[2]];
+static FRONTEND_NODES: [&str; 1 + LIVE_KEYS.len()] = {
+    // All of them: this does not compile with one more or less.
+    let [multicast, headroom, disconnect] = LIVE_KEYS;
+    ["state", multicast, headroom, disconnect]
+};
 
 /// Watches a frontend: one watch for all its nodes, as a driver domain may have 128 watches only.
 /// It fires at once.
@@ -171,7 +175,7 @@ pub(super) fn watch_frontend(
     device: DevicePath,
     frontend: FrontendPath,
 ) -> io::Result<()> {
-    match client.watch_nodes(&frontend.dir(), &frontend_token(device), FRONTEND_NODES) {
+    match client.watch_nodes(&frontend.dir(), &frontend_token(device), &FRONTEND_NODES) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }

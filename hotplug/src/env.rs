@@ -3,7 +3,8 @@
 //!
 //! As facts (libxl_linux.c, `get_hotplug_env`; man page xl-network-configuration): `script`, `XENBUS_TYPE`,
 //! `XENBUS_PATH`, `XENBUS_BASE_PATH`, `netdev` (the backend's `gatewaydev`, and empty, not absent, when there is
-//! none), `INTERFACE` (emulated devices only) and `vif`; arguments `online` or `offline`, then `type_if=vif`.
+//! none) and `vif`; arguments `online` or `offline`, then `type_if=vif`. (For the tap of an emulated card, which is
+//! QEMU's and none of ours, there is `INTERFACE`, too.)
 //! libxl hands its own environment down as well; a daemon's is no use to a script, so here a PATH is given instead.
 
 use std::io;
@@ -50,8 +51,6 @@ pub struct ScriptEnv {
     pub vif: String,
     /// The backend's `gatewaydev`.
     pub gatewaydev: Option<String>,
-    /// Name of the emulated device's tap (`vif<domid>.<handle>-emu`), for type `vif_ioemu` only.
-    pub interface: Option<String>,
     /// Variables beyond libxl's, such as `XENSTORED_PATH` when the store is not at its usual place.
     pub extra: Vec<(String, String)>,
 }
@@ -60,7 +59,7 @@ pub struct ScriptEnv {
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl ScriptEnv {
-    /// The environment of a plain PV device: no gateway device, no emulated twin.
+    /// The environment of a device without a gateway device.
     #[must_use]
     pub fn new(
         script: impl Into<PathBuf>,
@@ -74,7 +73,6 @@ impl ScriptEnv {
             handle,
             vif: vif.into(),
             gatewaydev: None,
-            interface: None,
             extra: Vec::new(),
         }
     }
@@ -82,7 +80,7 @@ impl ScriptEnv {
     /// All variables. The script gets these and no others.
     #[must_use]
     pub fn vars(&self) -> Vec<(String, String)> {
-        let mut vars: Vec<(String, String)> = [
+        let vars = [
             ("PATH", PATH.to_owned()),
             ("script", self.script.to_string_lossy().into_owned()),
             ("XENBUS_TYPE", "vif".to_owned()),
@@ -92,15 +90,10 @@ impl ScriptEnv {
             ),
             ("XENBUS_BASE_PATH", "backend".to_owned()),
             ("netdev", self.gatewaydev.clone().unwrap_or_default()),
+            ("vif", self.vif.clone()),
         ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
-        if let Some(interface) = &self.interface {
-            vars.push(("INTERFACE".to_owned(), interface.clone()));
-        }
-        vars.push(("vif".to_owned(), self.vif.clone()));
-        vars.extend(self.extra.iter().cloned());
-        vars
+        .map(|(name, value)| (name.to_owned(), value));
+        vars.into_iter().chain(self.extra.iter().cloned()).collect()
     }
 
     /// Whether the script could be run at all, so that a mistyped `script=` is reported as what it is.
@@ -187,10 +180,9 @@ mod tests {
             XENBUS_BASE_PATH=backend\nnetdev=\nvif=vif7.1\n";
         assert_eq!(pairs(&env), plain);
         env.gatewaydev = Some("eth0".into());
-        env.interface = Some("vif7.1-emu".into());
         env.extra.push(("XENSTORED_PATH".into(), "/tmp/s".into()));
         let all = plain
-            .replace("netdev=\n", "netdev=eth0\nINTERFACE=vif7.1-emu\n")
+            .replace("netdev=\n", "netdev=eth0\n")
             .replace("vif=vif7.1\n", "vif=vif7.1\nXENSTORED_PATH=/tmp/s\n");
         assert_eq!(pairs(&env), all);
         assert_eq!(ScriptCommand::Online.args(), ["online", "type_if=vif"]);

@@ -185,8 +185,8 @@ impl Tap {
         tun::set_persist(fd, options.persist).map_err(failed("persistence"))
     }
 
-    /// Takes any descriptor for a tap: one end of a socket pair in tests, or a tap's own descriptor that a supervisor
-    /// kept. It is made non-blocking.
+    /// Takes any descriptor for a tap, for tests, of other crates too: one end of a socket pair, so that no tap need be
+    /// made. It is made non-blocking.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         use nix::fcntl::{FcntlArg, fcntl};
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);

@@ -29,11 +29,6 @@ impl Backoff {
         self.next
     }
 
-    /// How long to sleep from `now`; zero if a try is due.
-    pub fn wait(&self, now: Instant) -> Duration {
-        self.next.saturating_duration_since(now)
-    }
-
     /// Whether a try is due.
     pub fn is_due(&self, now: Instant) -> bool {
         now >= self.next
@@ -56,11 +51,10 @@ mod tests {
         let mut backoff = Backoff::new(now);
         for expected in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             let pause = Duration::from_millis(expected);
-            assert_eq!(backoff.wait(now), pause);
+            assert_eq!(backoff.due(), now + pause);
             assert!(!backoff.is_due(now + pause - Duration::from_nanos(1)));
             now = backoff.due();
             assert!(backoff.is_due(now));
-            assert_eq!(backoff.wait(now + Duration::from_secs(9)), Duration::ZERO);
             backoff.failed(now);
         }
     }

@@ -45,11 +45,6 @@ impl Scanner {
         Self::default()
     }
 
-    /// The known devices, in order.
-    pub fn known(&self) -> impl Iterator<Item = DevicePath> + '_ {
-        self.known.iter().copied()
-    }
-
     /// Looks at everything: devices that came or went.
     ///
     /// # Errors

@@ -4,6 +4,8 @@
 mod socket;
 mod table;
 
+use xenbus::backend::Phase;
+
 use super::model::{
     ControlStatus, DirectionStatus, FeatureStatus, QueueStatus, Status, VifStatus, XenstoreStatus,
 };
@@ -17,7 +19,7 @@ fn sample() -> Status {
         guest: Some("web".into()),
         uuid: Some("6a1f3bd2-0c5e-4f0e-9a53-cd7dd6b0a001".into()),
         mac: Some("00:16:3e:00:00:01".into()),
-        state: "Connected".into(),
+        state: Phase::Connected.name().into(),
         hotplug_status: Some("connected".into()),
         queues: 1,
         features: FeatureStatus {
@@ -54,7 +56,7 @@ fn sample() -> Status {
         domid: 20,
         handle: 1,
         vif: "uplink".into(),
-        state: "AwaitHotplug".into(),
+        state: Phase::AwaitHotplug.name().into(),
         reason: Some("waiting for hotplug-status from /etc/xen/scripts/vif-bridge".into()),
         queues: 1,
         ..VifStatus::default()
@@ -62,7 +64,7 @@ fn sample() -> Status {
     let hostile = VifStatus {
         domid: 3,
         guest: Some("\u{1b}[2Jroot\n\u{202e}evil".into()),
-        state: "Failed".into(),
+        state: Phase::Failed.name().into(),
         reason: Some("guest fault: \u{1b}]0;x\u{7} at slot 7".into()),
         ..VifStatus::default()
     };

@@ -8,15 +8,15 @@ use crate::control::render::table;
 fn golden() {
     let expected = r#"netback 0.1.0 in domain 0: up 2 h 05 min, 2 workers, xenstore connected
 
-VIF     GUEST                            STATE         QUEUES  FEATURES              TX PACKETS  TX BYTES  RX PACKETS  RX BYTES
-vif1.0  web (1)                          Connected          1  sg csum4 csum6 split       1.23M  4.10 GiB        9999     512 B
+VIF     GUEST                            STATE          QUEUES  FEATURES              TX PACKETS  TX BYTES  RX PACKETS  RX BYTES
+vif1.0  web (1)                          connected           1  sg csum4 csum6 split       1.23M  4.10 GiB        9999     512 B
     tx limited to 1.68 Mbit/s
     tx dropped: 12 tap-full
     rx dropped: 3 guest-slow, 1 too-long
     rx errors: 7 grant-copy
-uplink  (20)                             AwaitHotplug       1  -                              0       0 B           0       0 B
+uplink  (20)                             await-hotplug       1  -                              0       0 B           0       0 B
     waiting for hotplug-status from /etc/xen/scripts/vif-bridge
-(3.0)   \u{1b}[2Jroot\n\u{202e}evil (3)  Failed             0  -                              0       0 B           0       0 B
+(3.0)   \u{1b}[2Jroot\n\u{202e}evil (3)  failed              0  -                              0       0 B           0       0 B
     guest fault: \u{1b}]0;x\u{7} at slot 7
 
 tx: what the guest transmits; rx: what it receives
@@ -78,7 +78,7 @@ fn several_queues_have_lines_of_their_own() {
     let expected = r#"netback 0.1.0 in domain 0: up 2 h 05 min, 2 workers, xenstore connected
 
 VIF        GUEST    STATE      QUEUES  FEATURES              TX PACKETS  TX BYTES  RX PACKETS  RX BYTES
-vif1.0     web (1)  Connected       2  sg csum4 csum6 split       1.23M  4.10 GiB        9999     512 B
+vif1.0     web (1)  connected       2  sg csum4 csum6 split       1.23M  4.10 GiB        9999     512 B
   queue 0                                                         1.23M  70.4 MiB           9     540 B
   queue 1                                                          4567   268 KiB        9990   585 KiB
     tx limited to 1.68 Mbit/s
@@ -209,7 +209,7 @@ fn json_names_are_what_programs_rely_on() {
             "guest": "web",
             "uuid": "6a1f3bd2-0c5e-4f0e-9a53-cd7dd6b0a001",
             "mac": "00:16:3e:00:00:01",
-            "state": "Connected",
+            "state": "connected",
             "reason": null,
             "hotplug_status": "connected",
             "queues": 1,

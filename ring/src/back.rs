@@ -93,9 +93,7 @@ impl<R: RingKind, P: Page> BackRing<R, P> {
     /// been answered and are taken (again).
     ///
     /// A backend that was killed between writing responses and publishing them has overwritten
-    /// their requests, so a few slots may hold what is no request. Those cannot be told apart;
-    /// what they name is at worst another page of the same guest, and mostly no grant at all,
-    /// which costs an error response.
+    /// their requests; rings of packets are to be [taken over](BackRing::take_over) therefore.
     ///
     /// # Errors
     ///
@@ -175,6 +173,26 @@ impl<R: RingKind, P: Page> BackRing<R, P> {
             taken += 1;
         }
         Ok(taken)
+    }
+
+    /// The slot of the next request that can be taken, as it lies in the ring.
+    pub(crate) fn next_words<const N: usize>(&self) -> [u32; N] {
+        self.page.read_words(Self::offset(self.req_cons))
+    }
+
+    /// Takes the next request, if there is one, and counts it as answered: its answer is in its slot.
+    pub(crate) fn skip(&mut self) {
+        if self.unanswered() == 0 && self.take().is_some() {
+            self.rsp_prod = self.rsp_prod.plus(1);
+        }
+    }
+
+    /// Takes the next request, if there is one, and answers it.
+    pub(crate) fn answer_next(&mut self, response: R::Response) {
+        if self.unanswered() == 0 && self.take().is_some() {
+            // There is room: this request's own.
+            let _written = self.respond(response);
+        }
     }
 
     /// Puts the last `count` requests that were taken back, as if they had not been: they stay in

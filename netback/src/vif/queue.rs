@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use hotplug::Tap;
+use xen_ring::netif::{RxRing, TxRing};
+use xen_ring::page::SharedPage;
 use xen_ring::{
-    BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, PeerFault, RemotePort, RingKind,
-    SysError,
+    BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, PeerFault, RemotePort, SysError,
 };
 
 use super::bucket;
@@ -120,8 +121,10 @@ impl QueuePair {
             control,
             ..
         } = request;
-        let tx_ring = attach("tx", guest, keys.tx_ring, &bench.grants)?;
-        let rx_ring = attach("rx", guest, keys.rx_ring, &bench.grants)?;
+        let page = map("tx", guest, keys.tx_ring, &bench.grants)?;
+        let tx_ring = BackRing::<TxRing>::take_over(page).map_err(unfit("tx"))?;
+        let page = map("rx", guest, keys.rx_ring, &bench.grants)?;
+        let rx_ring = BackRing::<RxRing>::take_over(page).map_err(unfit("rx"))?;
         let quota = control.as_ref().map(|control| control.view.quota());
         let mut pair = Self {
             guest,
@@ -154,7 +157,8 @@ impl QueuePair {
         let guest = self.guest;
         let here = control.and_then(|control| Some((control.ring?, control.view)));
         if let Some((request, view)) = here {
-            let ring = attach("control", guest, request.keys.ring, grants)?;
+            let page = map("control", guest, request.keys.ring, grants)?;
+            let ring = BackRing::attach(page).map_err(unfit("control"))?;
             let port = bind(channels, guest, request.keys.port)?;
             self.control
                 .serve(ControlRing::new(guest, ring, port, request, view));
@@ -357,20 +361,24 @@ impl Ports {
     }
 }
 
-/// Maps a ring's page and takes the ring over.
-fn attach<R: RingKind>(
+/// Maps a ring's page.
+fn map(
     ring: &'static str,
     guest: DomId,
     gref: GrantRef,
     grants: &impl Grants,
-) -> Result<BackRing<R>, ConnectError> {
-    let page = grants
+) -> Result<SharedPage, ConnectError> {
+    grants
         .map_page(guest, gref)
         .map_err(|source| ConnectError::Xen {
             what: format!("the {ring} ring"),
             source,
-        })?;
-    BackRing::attach(page).map_err(|source| ConnectError::Ring { ring, source })
+        })
+}
+
+/// What is in the page is no ring.
+fn unfit(ring: &'static str) -> impl FnOnce(PeerFault) -> ConnectError {
+    move |source| ConnectError::Ring { ring, source }
 }
 
 fn bind(

@@ -162,7 +162,7 @@ fn packets_cross_the_ring_whole() {
         );
         assert_eq!(back.publish(), Notify::Needed);
         let answers = read_all(&mut front);
-        let ids = [(1, 0), (2, -1), (3, -1), (4, 0), (0, 1), (5, 0), (6, 0)];
+        let ids = [(1, 0), (2, -1), (3, -1), (4, 0), (1, 1), (5, 0), (6, 0)];
         for ((at, (index, id, status)), expected) in (0u32..).zip(answers).zip(ids) {
             assert_eq!(
                 (index, id, status),

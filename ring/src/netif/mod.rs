@@ -13,6 +13,7 @@ mod extra;
 mod flags;
 pub mod packet;
 mod rx;
+mod takeover;
 mod tx;
 
 pub use ctrl::{CtrlRequest, CtrlResponse, CtrlRing, CtrlStatus, GrefEntry};

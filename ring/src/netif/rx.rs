@@ -122,6 +122,8 @@ impl RxFlags {
     pub const MORE_DATA: Self = Self(4);
     /// The next slot is an extra info.
     pub const EXTRA_INFO: Self = Self(8);
+    /// All of them.
+    pub(super) const ALL: Self = Self(15);
 }
 
 #[cfg(test)]

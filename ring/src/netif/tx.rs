@@ -63,6 +63,12 @@ impl TxSlot {
         }
     }
 
+    /// Whether another extra info follows the one that this slot is (`XEN_NETIF_EXTRA_FLAG_MORE`).
+    pub(super) const fn has_further_extra(self) -> bool {
+        let [_kind, flags, ..] = self.0[0].to_le_bytes();
+        flags & 1 != 0
+    }
+
     /// The slot read as an extra info, which takes its first 8 bytes.
     ///
     /// # Errors
@@ -144,11 +150,16 @@ pub struct TxResponse {
 }
 
 impl TxResponse {
-    /// The answer to an extra info slot.
-    pub const NULL: Self = Self {
-        id: 0,
-        status: Status::Null,
-    };
+    /// The answer to an extra info slot. It has no id; in its place stay the extra info's type and flags, by which a
+    /// successor finds its way ([`BackRing::take_over`](crate::BackRing::take_over)).
+    #[must_use]
+    pub const fn null(slot: TxSlot) -> Self {
+        let (kind_and_flags, _) = halves(slot.0[0]);
+        Self {
+            id: kind_and_flags,
+            status: Status::Null,
+        }
+    }
 
     /// The response as it lies in the ring: all of its 4 bytes are defined (XSA-216).
     #[must_use]
@@ -190,7 +201,11 @@ mod tests {
         assert_eq!(of(0x1234, Status::Okay), [0x34, 0x12, 0, 0]);
         assert_eq!(of(0x1234, Status::Error), [0x34, 0x12, 0xff, 0xff]);
         assert_eq!(of(1, Status::Dropped), [1, 0, 0xfe, 0xff]);
-        assert_eq!(TxResponse::NULL.to_word().to_le_bytes(), [0, 0, 1, 0]);
+        let extra = slot_of([1, 1, 0xa0, 0x05, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            TxResponse::null(extra).to_word().to_le_bytes(),
+            [1, 1, 1, 0]
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod datagrams;
 pub(in crate::vif) mod rig;
 mod segments;
+mod takeover;
 
 use xen_ring::front::{FrontTxRequest, FrontTxSlot};
 

@@ -89,7 +89,7 @@ impl TxPacket {
         let slots = self.of(slots).iter().enumerate();
         slots.map(move |(position, slot)| {
             if is_extra(position, extras) {
-                TxResponse::NULL
+                TxResponse::null(*slot)
             } else {
                 TxResponse {
                     id: slot.as_request().id,

@@ -161,13 +161,20 @@ fn extras_come_directly_after_the_first_slot() {
     let expected = [(0, 1000, 0, 1500), (3, 1003, 0, 1000), (4, 1004, 0, 500)];
     assert_eq!(pieces(&packet, &slots), expected);
     let (okay, null) = (Status::Okay, Status::Null);
-    let expected = [(100, okay), (0, null), (0, null), (103, okay), (104, okay)];
+    // In place of an id, an extra info's flags and type.
+    let expected = [
+        (100, okay),
+        (0x101, null),
+        (4, null),
+        (103, okay),
+        (104, okay),
+    ];
     assert_eq!(answers(&packet, &slots, okay), expected);
     let failed = |position| if position == 3 { Status::Error } else { okay };
     let expected = [
         (100, okay),
-        (0, null),
-        (0, null),
+        (0x101, null),
+        (4, null),
         (103, Status::Error),
         (104, okay),
     ];
@@ -375,7 +382,7 @@ fn segmentation_must_have_been_offered() {
         Ok(Verdict::Drop(DropReason::GsoTooSmall))
     );
     let packet = next_packet(&tiny, &ALL).unwrap();
-    let expected = [(100, Status::Error), (0, Status::Null)];
+    let expected = [(100, Status::Error), (1, Status::Null)];
     assert_eq!(answers(&packet, &tiny, Status::Error), expected);
     assert_eq!(
         verdict(&slots(GsoKind::TcpV4, MIN_GSO_SIZE), ALL),

@@ -13,6 +13,7 @@ use hotplug::Tap;
 use xen_ring::front::{
     FrontRing, FrontRx, FrontRxRequest, FrontRxSlot, FrontTx, FrontTxRequest, FrontTxSlot,
 };
+use xen_ring::page::SharedPage;
 use xen_ring::{DomId, Hypervisor};
 use xenbus::DevicePath;
 
@@ -47,6 +48,15 @@ pub(in crate::vif) struct Rig {
     _ports: [GuestPort; 2],
 }
 
+/// A guest before a backend has come, or after one has gone.
+pub(in crate::vif) struct Before<'r> {
+    pub(in crate::vif) tx: &'r mut FrontRing<FrontTx>,
+    pub(in crate::vif) rx: &'r mut FrontRing<FrontRx>,
+    pub(in crate::vif) pages: &'r [(GuestPage, Grant)],
+    pub(in crate::vif) tx_page: SharedPage,
+    pub(in crate::vif) rx_page: SharedPage,
+}
+
 impl Rig {
     pub(in crate::vif) fn new() -> Self {
         let (tap, host) = UnixDatagram::pair().unwrap();
@@ -56,15 +66,26 @@ impl Rig {
     /// Its guest is given up as soon as it is short of buffers.
     pub(in crate::vif) fn without_patience() -> Self {
         let (tap, host) = UnixDatagram::pair().unwrap();
-        Self::with(tap.into(), host, Some(Duration::ZERO))
+        Self::with(tap.into(), host, Some(Duration::ZERO), |_| {})
+    }
+
+    /// Its rings have had another backend before.
+    pub(in crate::vif) fn taken_over(before: impl FnOnce(Before<'_>)) -> Self {
+        let (tap, host) = UnixDatagram::pair().unwrap();
+        Self::with(tap.into(), host, None, before)
     }
 
     /// `host` is what is behind the tap.
     pub(in crate::vif) fn with_tap(tap: OwnedFd, host: UnixDatagram) -> Self {
-        Self::with(tap, host, None)
+        Self::with(tap, host, None, |_| {})
     }
 
-    fn with(tap: OwnedFd, host: UnixDatagram, stall: Option<Duration>) -> Self {
+    fn with(
+        tap: OwnedFd,
+        host: UnixDatagram,
+        stall: Option<Duration>,
+        before: impl FnOnce(Before<'_>),
+    ) -> Self {
         let hypervisor = SimHypervisor::new(DomId::new(0));
         let guest = hypervisor.guest(DomId::new(GUEST));
         let (tx_page, rx_page) = (GuestPage::new().unwrap(), GuestPage::new().unwrap());
@@ -72,6 +93,7 @@ impl Rig {
         let ports = [guest.alloc_port().unwrap(), guest.alloc_port().unwrap()];
         let pages = GuestPage::many(PAGES).unwrap().into_iter();
         let pages = pages.map(|page| (page.clone(), guest.grant(&page, false).unwrap()));
+        let pages: Vec<_> = pages.collect();
         host.set_nonblocking(true).unwrap();
         let counters = Arc::<QueueCounters>::default();
         let limits = Arc::new(Limits {
@@ -102,10 +124,17 @@ impl Rig {
             counters: Arc::clone(&counters),
             control: None,
         };
-        let (tx, rx) = (
+        let (mut tx, mut rx) = (
             FrontRing::init(tx_page.mapped()),
             FrontRing::init(rx_page.mapped()),
         );
+        before(Before {
+            tx: &mut tx,
+            rx: &mut rx,
+            pages: &pages,
+            tx_page: tx_page.mapped(),
+            rx_page: rx_page.mapped(),
+        });
         let bench = Workbench::new(
             hypervisor.open_grants().unwrap(),
             DomId::new(0),
@@ -122,7 +151,7 @@ impl Rig {
             bench,
             channels,
             host,
-            pages: pages.collect(),
+            pages,
             limits,
             counters,
             live,

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use xen_ring::RingKind;
 use xen_ring::netif::RxRing;
 
-use super::headers::{Network, Protocol, Transport, ipv4_checksum, transport};
+use super::headers::{Network, Protocol, Transport, be16_mut, transport};
 use super::vnet::{Csum, Segments, VNET_HDR_LEN, VnetHdr};
 
 /// More than a ring has slots would keep a guest busy with one frame.
@@ -102,20 +102,11 @@ impl Cut {
             usize::from(self.found.network_start),
             usize::from(self.found.start),
         );
-        match self.found.network {
-            Network::V4 => {
-                let total = u16::try_from(segment.len() - ip).ok()?;
-                let id = u16::from_be_bytes(*word(segment, ip + 4)?);
-                *word(segment, ip + 2)? = total.to_be_bytes();
-                *word(segment, ip + 4)? = id.wrapping_add(self.count).to_be_bytes();
-                *word(segment, ip + 10)? = [0; 2];
-                let checksum = ipv4_checksum(segment.get(ip..tcp)?);
-                *word(segment, ip + 10)? = checksum.to_be_bytes();
-            }
-            Network::V6 => {
-                let payload = u16::try_from(segment.len() - ip - 40).ok()?;
-                *word(segment, ip + 4)? = payload.to_be_bytes();
-            }
+        if self.found.network == Network::V4 {
+            let id = be16_mut(segment, ip + 4)?;
+            *id = u16::from_be_bytes(*id)
+                .wrapping_add(self.count)
+                .to_be_bytes();
         }
         let number: &mut [u8; 4] = segment.get_mut(tcp + 4..)?.first_chunk_mut()?;
         let done = u32::try_from(self.done).ok()?;
@@ -127,7 +118,7 @@ impl Cut {
         if !is_last {
             *flags &= !(FIN | PSH);
         }
-        self.found.blank_checksum(segment)
+        self.found.fit(segment)
     }
 }
 
@@ -136,10 +127,6 @@ impl Cut {
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
-
-fn word(bytes: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
-    bytes.get_mut(at..)?.first_chunk_mut()
-}
 
 #[cfg(test)]
 mod tests;

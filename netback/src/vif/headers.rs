@@ -55,7 +55,7 @@ impl Protocol {
         }
     }
 
-    fn number(self) -> u8 {
+    pub(super) fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
@@ -75,7 +75,7 @@ pub(super) const ETHERNET_LEN: usize = 14;
 const VLAN_TAGS_MAX: usize = 2;
 /// Without options.
 const IPV4_LEN: usize = 20;
-const IPV6_LEN: usize = 40;
+pub(super) const IPV6_LEN: usize = 40;
 const IPV6_EXTENSIONS_MAX: usize = 8;
 
 /// The transport header of an Ethernet frame: `None` unless it is whole, unfragmented TCP or UDP
@@ -110,6 +110,27 @@ impl Transport {
         let end = start + len;
         let whole = len >= usize::from(self.protocol.header_len()) && end <= frame.len();
         whole.then(|| u16::try_from(end).ok())?
+    }
+
+    /// Has the headers tell of a frame that has got another length: IP's length and IPv4's checksum, UDP's length, and
+    /// a transport checksum that is left blank. `None` when the frame is not whole.
+    pub(super) fn fit(self, frame: &mut [u8]) -> Option<()> {
+        let (ip, start) = (usize::from(self.network_start), usize::from(self.start));
+        let end = frame.len();
+        let len = |from: usize| u16::try_from(end.checked_sub(from)?).ok();
+        match self.network {
+            Network::V4 => {
+                *be16_mut(frame, ip + 2)? = len(ip)?.to_be_bytes();
+                *be16_mut(frame, ip + 10)? = [0; 2];
+                let checksum = ipv4_checksum(frame.get(ip..start)?);
+                *be16_mut(frame, ip + 10)? = checksum.to_be_bytes();
+            }
+            Network::V6 => *be16_mut(frame, ip + 4)? = len(ip + IPV6_LEN)?.to_be_bytes(),
+        }
+        if self.protocol == Protocol::Udp {
+            *be16_mut(frame, start + 4)? = len(start)?.to_be_bytes();
+        }
+        self.blank_checksum(frame)
     }
 
     /// Writes the pseudo-header's sum into the checksum field, as for a checksum that is left
@@ -227,6 +248,11 @@ fn byte(frame: &[u8], at: usize) -> Option<u8> {
 fn be16(frame: &[u8], at: usize) -> Option<u16> {
     let bytes = frame.get(at..at.checked_add(2)?)?;
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// A field of 16 bits, in network order.
+pub(super) fn be16_mut(frame: &mut [u8], at: usize) -> Option<&mut [u8; 2]> {
+    frame.get_mut(at..)?.first_chunk_mut()
 }
 
 #[cfg(test)]

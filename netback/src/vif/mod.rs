@@ -7,7 +7,7 @@
 //! [`negotiate`] (what the frontend asked for), [`live`] with [`multicast`] and [`headroom`] (what
 //! of that may change), [`offload`] with [`headers`] and [`vnet`] (checksums), `train` (datagrams in
 //! a row), `cut` (frames that the guest cannot take whole), [`rate`] and [`bucket`] (limits),
-//! `shortage` (a guest with too few rx buffers), [`control`] (what the guest configures while it
+//! `shortage` (a guest with too few rx buffers), `signal` (event channels), [`control`] (what the guest configures while it
 //! runs), [`workbench`] (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
 //! `freebsd` is tests only.
 
@@ -31,6 +31,7 @@ pub mod offload;
 pub mod queue;
 pub mod rate;
 mod shortage;
+mod signal;
 mod train;
 pub mod vnet;
 pub mod workbench;

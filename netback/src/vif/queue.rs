@@ -24,6 +24,7 @@ use super::fault::Fault;
 use super::guest_rx::{Flow, GuestRx};
 use super::guest_tx::GuestTx;
 use super::negotiate::{Channels, tx_limits};
+use super::signal;
 use super::workbench::Workbench;
 
 /// A connected queue pair.
@@ -301,21 +302,12 @@ impl QueuePair {
         }
     }
 
-    /// A signal that is lost would leave the guest waiting, so a failure is worth a line. It
-    /// takes a port that is not bound, which a guest cannot bring about.
     fn notify(&self, channels: &impl EventChannels, port: LocalPort) {
-        if let Err(error) = channels.notify(port) {
-            tracing::error!(domid = %self.guest, %port, %error, "the guest cannot be signalled");
-        }
+        signal::notify(channels, self.guest, port);
     }
 
     fn unmask(&mut self, channels: &impl EventChannels) {
-        if self.masked.is_empty() {
-            return;
-        }
-        if let Err(error) = channels.unmask(&self.masked) {
-            tracing::error!(domid = %self.guest, %error, "event channels cannot be unmasked");
-        }
+        signal::unmask(channels, self.guest, &self.masked);
         self.masked.clear();
     }
 }

@@ -275,19 +275,6 @@ impl Train {
             Network::V4 => IPV4_UDP,
             Network::V6 => IPV6_UDP,
         };
-        // It is no longer than the longest frame, and a datagram no longer than that.
-        let len = |from: u16| u16::try_from(frame.len() - usize::from(from)).unwrap_or_default();
-        let (whole, udp) = (len(14), len(start));
-        match self.first.network {
-            Network::V4 => {
-                put(frame, 16, whole);
-                put(frame, 24, 0);
-                let checksum = frame.get(14..34).map(ipv4_checksum).unwrap_or_default();
-                put(frame, 24, checksum);
-            }
-            Network::V6 => put(frame, 18, udp),
-        }
-        put(frame, usize::from(start) + 4, udp);
         let transport = Transport {
             network: self.first.network,
             network_start: 14,
@@ -295,19 +282,13 @@ impl Train {
             start,
             tagged: false,
         };
-        let blank = transport.blank_checksum(frame);
+        let fits = transport.fit(frame);
         debug_assert!(
-            blank.is_some(),
-            "the headers have been read, so they are there"
+            fits.is_some(),
+            "the headers have been read, so they are there, and it is no longer than the longest frame"
         );
         let size = u16::try_from(self.first.payload).unwrap_or_default();
         *header = VnetHdr::of_datagrams(start, size);
-    }
-}
-
-fn put(frame: &mut [u8], at: usize, value: u16) {
-    if let Some(field) = frame.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-        *field = value.to_be_bytes();
     }
 }
 

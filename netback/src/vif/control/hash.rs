@@ -10,6 +10,8 @@ use arrayvec::ArrayVec;
 use hotplug::steering::{Contributions, INPUT_MAX};
 use xen_ring::netif::Extra;
 
+use crate::vif::headers::{ETHERNET_LEN, IPV6_LEN, Protocol};
+
 /// Bytes of the longest key: what it takes for the longest input and the result's 32 bits.
 pub const KEY_MAX: usize = 40;
 /// The algorithm's number in an extra info and in a request.
@@ -156,14 +158,11 @@ impl Hasher {
     }
 }
 
-const ETHERNET_LEN: usize = 14;
-const IPV6_LEN: usize = 40;
-const TCP: u8 = 6;
-
 /// What of a frame is hashed. Tagged frames are not hashed. The ports of a fragment are not
 /// looked at (Linux's netback does the same), nor those behind IPv6 extension headers (RSS's
 /// "TCP/IPv6" has none).
 fn input(frame: &[u8], types: HashTypes) -> Option<(HashType, ArrayVec<u8, INPUT_MAX>)> {
+    let tcp = Protocol::Tcp.number();
     let (ethernet, packet) = frame.split_at_checked(ETHERNET_LEN)?;
     let (plain, with_ports, addresses, ports_at) = match ethernet {
         [.., 0x08, 0x00] => {
@@ -173,7 +172,7 @@ fn input(frame: &[u8], types: HashTypes) -> Option<(HashType, ArrayVec<u8, INPUT
             };
             let fragment = u16::from_be_bytes([f0, f1]) & 0x3fff != 0;
             let ports = usize::from(first & 0xf) * 4;
-            let whole_tcp = protocol == TCP && !fragment && ports >= header.len();
+            let whole_tcp = protocol == tcp && !fragment && ports >= header.len();
             let addresses = header.get(12..20)?;
             (
                 HashType::V4,
@@ -184,13 +183,13 @@ fn input(frame: &[u8], types: HashTypes) -> Option<(HashType, ArrayVec<u8, INPUT
         }
         [.., 0x86, 0xdd] => {
             let header = packet.get(..IPV6_LEN)?;
-            let tcp = header.get(6) == Some(&TCP);
+            let is_tcp = header.get(6) == Some(&tcp);
             let addresses = header.get(8..IPV6_LEN)?;
             (
                 HashType::V6,
                 HashType::V6Tcp,
                 addresses,
-                tcp.then_some(IPV6_LEN),
+                is_tcp.then_some(IPV6_LEN),
             )
         }
         _ => return None,

@@ -17,6 +17,7 @@ use super::steer::Steer;
 use super::{Directive, Peer, View};
 use crate::vif::connect::RingRequest;
 use crate::vif::fault::Fault;
+use crate::vif::signal;
 use crate::vif::workbench::Workbench;
 
 /// Requests taken in one turn, at most: each may cost a grant copy.
@@ -141,10 +142,8 @@ impl ControlRing {
         }
         // The queues are told before the guest is.
         self.announce(tap);
-        if self.ring.publish().is_needed()
-            && let Err(error) = channels.notify(self.port)
-        {
-            tracing::error!(domid = %self.guest, port = %self.port, %error, "the guest cannot be signalled");
+        if self.ring.publish().is_needed() {
+            signal::notify(channels, self.guest, self.port);
         }
         if self.pending.is_none() {
             self.due = self.ring.arm()?;
@@ -282,11 +281,8 @@ impl ControlRing {
     }
 
     fn unmask(&mut self, channels: &impl EventChannels) {
-        if !std::mem::take(&mut self.masked) {
-            return;
-        }
-        if let Err(error) = channels.unmask(&[self.port]) {
-            tracing::error!(domid = %self.guest, %error, "an event channel cannot be unmasked");
+        if std::mem::take(&mut self.masked) {
+            signal::unmask(channels, self.guest, &[self.port]);
         }
     }
 }

@@ -6,7 +6,7 @@ use hotplug::link;
 use netback::demo::guest::checksum::Checksum;
 use netback::demo::guest::options::FrontendOptions;
 use netback_tests::raw::reload;
-use netback_tests::world::until;
+use netback_tests::world::{PATIENCE, until};
 
 use crate::hood::neighbourhood;
 use crate::malformed::refused_options;
@@ -141,6 +141,45 @@ fn fewer_are_offered_to_whom_they_could_not_be_served() {
         guest.exercise();
         hood.world.remove(guest);
     }
+    hood.finish();
+}
+
+/// Half of what could not be served, again and again, until it is one.
+#[test]
+fn fewer_and_fewer_are_offered() {
+    let mut hood = neighbourhood();
+    hood.world.vcpus = 4;
+    let vif = hood.world.attach(1);
+    let bad = |queue| {
+        (
+            format!("queue-{queue}/rx-ring-ref"),
+            Some("4000000000".to_owned()),
+        )
+    };
+    let liar = FrontendOptions {
+        overrides: vec![bad(3)],
+        ..linux(4)
+    };
+    let guest = hood.world.boot(vif.clone(), 1500, liar);
+    guest.wait_closed();
+    // It asks for two now, of which the second is as bad.
+    guest.with(move |netfront| netfront.options_mut().overrides = vec![bad(1)]);
+    guest
+        .with(|netfront| {
+            netfront
+                .close(PATIENCE)
+                .and_then(|()| netfront.open(PATIENCE))
+        })
+        .unwrap_err();
+    until("one is offered", || {
+        let error = hood.world.error(&vif);
+        error.is_some_and(|error| error.ends_with("its driver is offered 1 when it starts anew"))
+    });
+    guest.reload_with(|options| options.overrides.clear());
+    hood.world.wait_forgiven(&vif);
+    guest.exercise();
+    assert_eq!(hood.world.vif_status(&vif).unwrap().queues, 1);
+    hood.world.remove(guest);
     hood.finish();
 }
 

@@ -183,12 +183,12 @@ impl Connection {
     /// One queue pair has ended by itself. The state machine decides that all have to go, and
     /// then this one is asked to as well, and answers.
     fn fault(&self, id: QueueId, fault: Fault) -> Outcome {
-        let reason = format!("{}{fault}", self.name(id));
         Outcome::event(match (&self.course, fault) {
             // All have been asked already, for a reason that is to be kept.
             (Course::Failed(_), _) => None,
-            (_, Fault::Tap) => Some(Event::NetifFailed(reason)),
-            _ => Some(Event::PeerFault(reason)),
+            // All of them have lost it, whoever has seen it first.
+            (_, Fault::Tap) => Some(Event::NetifFailed(fault.to_string())),
+            _ => Some(Event::PeerFault(format!("{}{fault}", self.name(id)))),
         })
     }
 

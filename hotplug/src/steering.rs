@@ -10,7 +10,6 @@
 //! map, so that another key or table costs one system call and no verification.
 
 mod asm;
-mod frame;
 mod spread;
 mod toeplitz;
 

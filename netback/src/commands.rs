@@ -13,14 +13,27 @@ use xenbus::Client;
 
 use crate::bench::{self, BenchOptions};
 use crate::cli::{BenchArgs, DemoArgs, RunArgs, StatusArgs};
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, ConfigError, LogLevel};
 use crate::control::{client, render};
 use crate::daemon::{Connect, Daemon, Stopper};
 use crate::demo::{self, DemoOptions};
-use crate::{descriptors, logging, preflight};
+use crate::preflight::{self, PreflightError};
+use crate::{descriptors, logging};
 
 /// What every command can fail with: a sentence for the one who typed it.
 pub type CommandResult = Result<(), Box<dyn Error>>;
+
+/// What the command ends with after an error: `EX_CONFIG` (78, <sysexits.h>) if it would end so again until somebody has
+/// changed the configuration or the machine, so that systemd need not try; else 1.
+#[must_use]
+pub fn exit_status(error: &(dyn Error + 'static)) -> u8 {
+    let refused = error.downcast_ref::<PreflightError>();
+    if error.is::<ConfigError>() || refused.is_some_and(PreflightError::is_lasting) {
+        78
+    } else {
+        1
+    }
+}
 
 /// `netback run`: serves this host's guests until SIGTERM or SIGINT.
 ///
@@ -115,5 +128,23 @@ fn stop_on_signals(stopper: Stopper) -> io::Result<()> {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd cannot be told the daemon's state");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_service_manager_is_told_what_it_need_not_try_again() {
+        let config = Config::parse("no-such-key = 1", Path::new("x")).unwrap_err();
+        let mistyped: Box<dyn Error> = config.into();
+        let rival: Box<dyn Error> = PreflightError::KernelDriver.into();
+        let other: Box<dyn Error> = PreflightError::Running { pid: None }.into();
+        let store: Box<dyn Error> = io::Error::from(io::ErrorKind::TimedOut).into();
+        let statuses = [mistyped, rival, other, store].map(|error| exit_status(&*error));
+        assert_eq!(statuses, [78, 78, 1, 1]);
     }
 }

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("netback: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(commands::exit_status(&*error))
         }
     }
 }

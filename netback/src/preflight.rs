@@ -114,6 +114,24 @@ pub enum PreflightError {
     },
 }
 
+impl PreflightError {
+    /// Whether it stays so until somebody does something about it. A module may be loaded in a moment, and another
+    /// daemon may be about to end.
+    #[must_use]
+    pub const fn is_lasting(&self) -> bool {
+        match self {
+            Self::NotXen
+            | Self::KernelDriver
+            | Self::KernelDriverBuiltIn
+            | Self::NodePermission { .. }
+            | Self::NoNetAdmin => true,
+            Self::NoNode { .. } | Self::Node { .. } | Self::Running { .. } | Self::Lock { .. } => {
+                false
+            }
+        }
+    }
+}
+
 struct Node {
     path: &'static str,
     module: &'static str,

@@ -7,6 +7,8 @@ use netback::demo::guest::checksum::Checksum;
 use netback::demo::guest::options::FrontendOptions;
 use netback_tests::raw::reload;
 use netback_tests::world::{PATIENCE, until};
+use xenbus::ErrorCode;
+use xenbus::wire::Kind;
 
 use crate::hood::neighbourhood;
 use crate::malformed::refused_options;
@@ -141,6 +143,47 @@ fn fewer_are_offered_to_whom_they_could_not_be_served() {
         guest.exercise();
         hood.world.remove(guest);
     }
+    hood.finish();
+}
+
+/// What it was offered before is in the store all the while.
+#[test]
+fn fewer_are_offered_by_a_store_that_refuses_at_first() {
+    let mut hood = neighbourhood();
+    hood.world.vcpus = 4;
+    let vif = hood.world.attach(1);
+    let liar = FrontendOptions {
+        overrides: vec![(
+            "queue-3/rx-ring-ref".to_owned(),
+            Some("4000000000".to_owned()),
+        )],
+        ..linux(4)
+    };
+    let guest = hood.world.boot(vif.clone(), 1500, liar);
+    guest.wait_closed();
+    guest.with(|netfront| netfront.close(PATIENCE).unwrap());
+    until("the backend is closed", || {
+        hood.world.backend_state(&vif).as_deref() == Some("6")
+    });
+    hood.world
+        .machine
+        .xenstored()
+        .with(|store| {
+            // The frontend's own state, and then what is offered.
+            store.faults.skip = 1;
+            store
+                .faults
+                .refusals
+                .push_back((Kind::Write, ErrorCode::NoSpc));
+        })
+        .unwrap();
+    guest.with(|netfront| {
+        netfront.options_mut().overrides.clear();
+        netfront.open(PATIENCE).unwrap();
+    });
+    guest.exercise();
+    assert_eq!(hood.world.vif_status(&vif).unwrap().queues, 2);
+    hood.world.remove(guest);
     hood.finish();
 }
 

@@ -19,6 +19,17 @@ pub(super) enum Width {
     Word = 0x61,
 }
 
+// Modes of a load from a packet.
+const ABSOLUTE: u8 = 0x20;
+const INDIRECT: u8 = 0x40;
+
+impl Width {
+    const fn of_packet(self, mode: u8) -> u8 {
+        // The width's own two bits.
+        mode | self as u8 & 0x18
+    }
+}
+
 /// Conditions of a jump, against a constant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum If {
@@ -68,6 +79,17 @@ impl Assembler {
 
     pub(super) fn load(&mut self, width: Width, to: Register, base: Register, offset: i16) {
         self.push(encode(width as u8, to, base, offset, 0));
+    }
+
+    /// Loads from the packet that register 6 stands for into register 0, in the host's order; registers 1 to 5 are lost,
+    /// and beyond the packet's end the program ends with 0.
+    pub(super) fn load_packet(&mut self, width: Width, offset: i32) {
+        self.push(encode(width.of_packet(ABSOLUTE), 0, 0, 0, offset));
+    }
+
+    /// As [`load_packet`](Self::load_packet), so far behind what a register says.
+    pub(super) fn load_packet_behind(&mut self, width: Width, register: Register, offset: i32) {
+        self.push(encode(width.of_packet(INDIRECT), 0, register, 0, offset));
     }
 
     /// Stores a word.

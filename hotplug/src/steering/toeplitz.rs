@@ -16,21 +16,30 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::asm::{Assembler, If, Op, Op2, Register, STACK, Width};
-use super::frame::{self, COPY, FRAME, Offset, TCP, V6_BYTES};
 use super::{CONTRIBUTIONS, LENGTH, QUEUES, QUEUES_MAX, TYPES};
 
-// Kept over calls: the map's value, whether there are ports, and the hash.
+// Kept over calls: the frame, the map's value, whether there are ports, and the hash.
+const FRAME: Register = 6;
 const VALUE: Register = 7;
 const PORTS: Register = 8;
 const HASH: Register = 9;
 
+/// Where the copy of the frame's first bytes begins on the stack.
+const COPY: i16 = -62;
 const V4_INPUT: i16 = COPY + 26;
 const V4_PORTS: i16 = V4_INPUT + 8;
 const V6_INPUT: i16 = COPY + 22;
 const V6_PORTS: i16 = V6_INPUT + 32;
 
-// <linux/bpf.h>: a function.
+// <linux/bpf.h>: functions, and a field of `__sk_buff`.
 const MAP_LOOKUP_ELEM: i32 = 1;
+const SKB_LOAD_BYTES: i32 = 26;
+const VLAN_PRESENT: i16 = 20;
+
+// As two bytes in network order look when they are loaded as a number.
+const IPV4: i32 = 0x0008;
+const IPV6: i32 = 0xdd86;
+const TCP: i32 = 6;
 
 /// The program, over a map of one value.
 pub(super) fn steer(map: BorrowedFd<'_>) -> io::Result<Vec<u64>> {
@@ -40,9 +49,14 @@ pub(super) fn steer(map: BorrowedFd<'_>) -> io::Result<Vec<u64>> {
     asm.op(Op::Set, HASH, 0);
     asm.op(Op::Set, PORTS, 0);
     // The kernel keeps the tag of a tagged frame beside it. Those are not hashed.
-    asm.load(Width::Word, 1, FRAME, frame::VLAN_PRESENT);
+    asm.load(Width::Word, 1, FRAME, VLAN_PRESENT);
     asm.jump_if(If::NotEqual, 1, 0, "pick");
-    frame::by_type(&mut asm, "v4", "v6", "pick");
+    copy(&mut asm, Offset::Constant(0), COPY, 34);
+    asm.jump_if(If::NotEqual, 0, 0, "pick");
+    asm.load(Width::Half, 1, STACK, COPY + 12);
+    asm.jump_if(If::Equal, 1, IPV4, "v4");
+    asm.jump_if(If::Equal, 1, IPV6, "v6");
+    asm.jump("pick");
     asm.label("v4");
     hash_v4(&mut asm);
     asm.jump("pick");
@@ -70,7 +84,16 @@ fn find_value(asm: &mut Assembler, map: BorrowedFd<'_>) {
 fn hash_v4(asm: &mut Assembler) {
     asm.load(Width::Byte, 1, STACK, COPY + 23);
     asm.jump_if(If::NotEqual, 1, TCP, "v4 plain");
-    frame::v4_ports(asm, "v4 plain");
+    asm.load(Width::Byte, 1, STACK, COPY + 20);
+    asm.op(Op::And, 1, 0x3f);
+    asm.load(Width::Byte, 2, STACK, COPY + 21);
+    asm.op2(Op2::Or, 1, 2);
+    asm.jump_if(If::NotEqual, 1, 0, "v4 plain");
+    asm.load(Width::Byte, 2, STACK, COPY + 14);
+    asm.op(Op::And, 2, 0xf);
+    asm.op(Op::ShiftLeft, 2, 2);
+    asm.jump_if(If::Less, 2, 20, "v4 plain");
+    asm.op(Op::Add, 2, 14);
     ports(asm, 0b10, Offset::InRegister2, V4_PORTS, "v4 plain");
     asm.jump("v4 hash");
     asm.label("v4 plain");
@@ -83,15 +106,11 @@ fn hash_v4(asm: &mut Assembler) {
 
 /// As IPv4, but behind extension headers ports are not looked for.
 fn hash_v6(asm: &mut Assembler) {
+    copy(asm, Offset::Constant(0), COPY, 54);
+    asm.jump_if(If::NotEqual, 0, 0, "pick");
     asm.load(Width::Byte, 1, STACK, COPY + 20);
     asm.jump_if(If::NotEqual, 1, TCP, "v6 plain");
-    ports(
-        asm,
-        0b1000,
-        Offset::Constant(V6_BYTES),
-        V6_PORTS,
-        "v6 plain",
-    );
+    ports(asm, 0b1000, Offset::Constant(54), V6_PORTS, "v6 plain");
     asm.jump("v6 hash");
     asm.label("v6 plain");
     unless_wanted(asm, 0b0100, "pick");
@@ -116,10 +135,29 @@ fn pick(asm: &mut Assembler) {
     asm.exit();
 }
 
+/// Where in the frame a copy begins.
+#[derive(Debug, Clone, Copy)]
+enum Offset {
+    Constant(i32),
+    InRegister2,
+}
+
+/// Copies bytes of the frame to the stack. Register 0 is 0 if they are there.
+fn copy(asm: &mut Assembler, from: Offset, to: i16, bytes: i32) {
+    if let Offset::Constant(from) = from {
+        asm.op(Op::Set, 2, from);
+    }
+    asm.op2(Op2::Set, 1, FRAME);
+    asm.op2(Op2::Set, 3, STACK);
+    asm.op(Op::Add, 3, to.into());
+    asm.op(Op::Set, 4, bytes);
+    asm.call(SKB_LOAD_BYTES);
+}
+
 /// Copies the ports, if this type is wanted and they are there; otherwise goes to `plain`.
 fn ports(asm: &mut Assembler, kind: i32, from: Offset, to: i16, plain: &'static str) {
     unless_wanted(asm, kind, plain);
-    frame::copy(asm, from, to, 4);
+    copy(asm, from, to, 4);
     asm.jump_if(If::NotEqual, 0, 0, plain);
     asm.op(Op::Set, PORTS, 1);
 }

@@ -59,7 +59,10 @@ impl Vif {
     /// How many queue pairs the frontend may have read that it can have: what a former daemon offered holds until the
     /// guest connects anew. `None` while no frontend looks at that.
     pub(super) fn standing_offer(&self, host: &mut Host) -> Option<u16> {
-        if self.own_state != XenbusState::InitWait && !self.was_left_connected() {
+        use XenbusState::{Connected, InitWait, Reconfigured, Reconfiguring};
+        // As it is in the store: what ought to be there may not have got there.
+        let read_by_now = [InitWait, Connected, Reconfiguring, Reconfigured];
+        if !read_by_now.contains(&self.stored_state) {
             return None;
         }
         let offer = self.path.node(OFFER);
@@ -198,6 +201,7 @@ impl Vif {
                 queue: *queue,
                 guest,
                 keys,
+                adopted: self.adopted,
                 features: negotiated.features,
                 tap,
                 limits: Arc::clone(&self.limits.buckets),

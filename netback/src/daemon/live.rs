@@ -148,7 +148,9 @@ impl Vif {
                 return Some(Event::NetifFailed(Fault::Tap.to_string()));
             }
             Err(error) => {
-                tracing::error!(vif = %self.name(), %error, "the tap cannot be asked for its state");
+                if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
+                    tracing::error!(vif = %self.name(), %error, suppressed = if_any(suppressed), "the tap cannot be asked for its state");
+                }
                 return None;
             }
         };

@@ -37,6 +37,8 @@ pub struct ConnectRequest {
     pub guest: DomId,
     /// Where its rings and event channels are.
     pub keys: QueueKeys,
+    /// The rings may be those of a daemon that was killed.
+    pub adopted: bool,
     /// What was agreed on with it.
     pub features: Features,
     /// The worker's own handle of the queue of the vif's tap that goes with this queue pair.

@@ -23,7 +23,7 @@ use super::counters::QueueCounters;
 use super::fault::Fault;
 use super::guest_rx::{Flow, GuestRx};
 use super::guest_tx::GuestTx;
-use super::negotiate::{Channels, tx_limits};
+use super::negotiate::{Channels, QueueKeys, tx_limits};
 use super::signal;
 use super::workbench::Workbench;
 
@@ -113,6 +113,7 @@ impl QueuePair {
         let ConnectRequest {
             guest,
             keys,
+            adopted,
             features,
             tap,
             limits,
@@ -122,10 +123,7 @@ impl QueuePair {
             control,
             ..
         } = request;
-        let page = map("tx", guest, keys.tx_ring, &bench.grants)?;
-        let tx_ring = BackRing::<TxRing>::take_over(page).map_err(unfit("tx"))?;
-        let page = map("rx", guest, keys.rx_ring, &bench.grants)?;
-        let rx_ring = BackRing::<RxRing>::take_over(page).map_err(unfit("rx"))?;
+        let (tx_ring, rx_ring) = rings(guest, keys, adopted, &bench.grants)?;
         let quota = control.as_ref().map(|control| control.view.quota());
         let mut pair = Self {
             guest,
@@ -351,6 +349,27 @@ impl Ports {
             Self::Single(port) | Self::Split { rx: port, .. } => port,
         }
     }
+}
+
+/// Maps both rings' pages and takes the rings over; from a daemon that was killed with care.
+fn rings(
+    guest: DomId,
+    keys: QueueKeys,
+    adopted: bool,
+    grants: &impl Grants,
+) -> Result<(BackRing<TxRing>, BackRing<RxRing>), ConnectError> {
+    let tx = map("tx", guest, keys.tx_ring, grants)?;
+    let rx = map("rx", guest, keys.rx_ring, grants)?;
+    if !adopted {
+        let tx = BackRing::attach(tx).map_err(unfit("tx"))?;
+        return Ok((tx, BackRing::attach(rx).map_err(unfit("rx"))?));
+    }
+    let (tx, tx_slots) = BackRing::<TxRing>::take_over(tx).map_err(unfit("tx"))?;
+    let (rx, rx_slots) = BackRing::<RxRing>::take_over(rx).map_err(unfit("rx"))?;
+    if tx_slots + rx_slots > 0 {
+        tracing::info!(domid = %guest, tx_slots, rx_slots, "answers that the former daemon had not published are given now");
+    }
+    Ok((tx, rx))
 }
 
 /// Maps a ring's page.

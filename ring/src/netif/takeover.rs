@@ -22,7 +22,8 @@ use crate::page::Page;
 
 impl<P: Page> BackRing<TxRing, P> {
     /// As [`attach`](Self::attach), and answers that are in the ring already are published. Of a packet that is
-    /// answered in part the rest is refused. The frontend is to be signalled afterwards.
+    /// answered in part the rest is refused. Returns how many slots that concerned. The frontend is to be signalled
+    /// afterwards.
     ///
     /// A request that is called by the number of its page's reference looks like an answer. If it is the first that
     /// was not answered, the guest loses that packet.
@@ -30,19 +31,21 @@ impl<P: Page> BackRing<TxRing, P> {
     /// # Errors
     ///
     /// As [`attach`](Self::attach).
-    pub fn take_over(page: P) -> Result<Self, PeerFault> {
+    pub fn take_over(page: P) -> Result<(Self, u32), PeerFault> {
         settle::<TxPlace, P>(Self::attach(page)?)
     }
 }
 
 impl<P: Page> BackRing<RxRing, P> {
     /// As [`attach`](Self::attach), and answers that are in the ring already are published. A packet that is there in
-    /// part ends with an error. The frontend is to be signalled afterwards.
+    /// part ends with an error. Returns how many slots that concerned. The frontend is to be signalled afterwards.
+    ///
+    /// What looks like a length and flags is no reference, unless the guest has more than 65,536 of them.
     ///
     /// # Errors
     ///
     /// As [`attach`](Self::attach).
-    pub fn take_over(page: P) -> Result<Self, PeerFault> {
+    pub fn take_over(page: P) -> Result<(Self, u32), PeerFault> {
         settle::<RxPlace, P>(Self::attach(page)?)
     }
 }
@@ -71,8 +74,9 @@ trait Place: Copy + PartialEq {
 /// Ends after at most one round for each slot.
 fn settle<S: Place, P: Page>(
     mut ring: BackRing<S::Ring, P>,
-) -> Result<BackRing<S::Ring, P>, PeerFault> {
+) -> Result<(BackRing<S::Ring, P>, u32), PeerFault> {
     let mut place = S::FIRST;
+    let mut settled = 0;
     for _ in 0..ring.unconsumed()? {
         let slot = S::read(&ring);
         if place.is_answer(slot) {
@@ -85,9 +89,10 @@ fn settle<S: Place, P: Page>(
         } else {
             break;
         }
+        settled += 1;
     }
     let _signalled_anyway = ring.publish();
-    Ok(ring)
+    Ok((ring, settled))
 }
 
 /// A slot of a transmit ring. An answer takes its first four bytes and leaves the flags alone.
@@ -155,9 +160,10 @@ impl Place for TxPlace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RxPlace {
     First,
-    /// An extra info, and whether data follow the last of them.
+    /// An extra info, whether data follow the last of them, and where in their pages data start.
     Extra {
         data: bool,
+        offset: u16,
     },
     /// More data.
     Further,
@@ -172,7 +178,6 @@ impl Place for RxPlace {
         ring.next_words()
     }
 
-    /// No table of grants is so long that a reference looks like a length and flags.
     fn is_answer(self, slot: [u32; 2]) -> bool {
         match self {
             Self::Extra { .. } => {
@@ -191,25 +196,28 @@ impl Place for RxPlace {
         let (flags, _) = flags_and_status(slot);
         let data = match self {
             Self::First if flags.contains(RxFlags::EXTRA_INFO) => {
+                let [first, _] = slot;
+                let (_id, offset) = halves(first);
                 return Self::Extra {
                     data: flags.contains(RxFlags::MORE_DATA),
+                    offset,
                 };
             }
             Self::First | Self::Further => flags.contains(RxFlags::MORE_DATA),
             Self::Extra { .. } if ExtraSlot::from_words(slot).is_ok_and(|extra| extra.more) => {
                 return self;
             }
-            Self::Extra { data } => data,
+            Self::Extra { data, .. } => data,
         };
         if data { Self::Further } else { Self::First }
     }
 
     fn ending(self, slot: [u32; 2]) -> (RxSlotResponse, Self) {
         match self {
-            // One that means nothing: that there is no room before the data.
-            Self::Extra { data } => {
+            // One that says nothing new: how much room is before the data.
+            Self::Extra { data, offset } => {
                 let extra = ExtraSlot {
-                    extra: Extra::Xdp { headroom: 0 },
+                    extra: Extra::Xdp { headroom: offset },
                     more: false,
                 };
                 let next = if data { Self::Further } else { Self::First };

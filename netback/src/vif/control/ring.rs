@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use hotplug::Tap;
 use xen_ring::netif::{CtrlRequest, CtrlResponse, CtrlRing, GrefEntry};
 use xen_ring::{BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, RemotePort};
@@ -50,6 +51,13 @@ pub struct ControlRing {
     view: Arc<View>,
     /// A request that a queue is carrying out.
     pending: Option<Pending>,
+}
+
+/// What a request is to be answered.
+#[derive(Debug)]
+struct Answer {
+    request: CtrlRequest,
+    reply: Reply,
 }
 
 /// A request that is not answered yet.
@@ -129,7 +137,8 @@ impl ControlRing {
         if !std::mem::take(&mut self.due) {
             return Ok(());
         }
-        self.settle(bench)?;
+        let mut answers = ArrayVec::<_, { 1 + REQUESTS_PER_TURN }>::new();
+        answers.extend(self.settle(bench)?);
         self.ring.unconsumed()?;
         for _ in 0..REQUESTS_PER_TURN {
             if self.pending.is_some() {
@@ -138,13 +147,11 @@ impl ControlRing {
             let Some(request) = self.ring.take() else {
                 break;
             };
-            self.serve(request, bench)?;
+            answers.extend(self.serve(request, bench)?);
         }
         // The queues are told before the guest is.
         self.announce(tap);
-        if self.ring.publish().is_needed() {
-            signal::notify(channels, self.guest, self.port);
-        }
+        self.answer(&answers, channels)?;
         if self.pending.is_none() {
             self.due = self.ring.arm()?;
             if !self.due {
@@ -158,15 +165,15 @@ impl ControlRing {
         &mut self,
         request: CtrlRequest,
         bench: &mut Workbench<G>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Answer>, Fault> {
         let decision = match self.machine.request(&request) {
             Step::Fetch(fetch) => self.fetch(fetch, bench)?,
             Step::Decided(decision) => decision,
         };
-        match decision {
-            Decision::Reply(reply) => self.respond(request, reply),
+        Ok(match decision {
+            Decision::Reply(reply) => Some(Answer { request, reply }),
             Decision::Order(order) => self.order(request, order),
-        }
+        })
     }
 
     /// Copies a list from the guest. That its page is not granted is the guest's mistake, not a
@@ -189,7 +196,7 @@ impl ControlRing {
     }
 
     /// Lets a queue carry something out.
-    fn order(&mut self, request: CtrlRequest, order: Order) -> Result<(), Fault> {
+    fn order(&mut self, request: CtrlRequest, order: Order) -> Option<Answer> {
         let Order { queue, change } = order;
         let list = match &change {
             Change::Add(_) => None,
@@ -198,7 +205,8 @@ impl ControlRing {
         let (Some(answer), Some(peer)) = (self.queues.first(), self.queues.get(usize::from(queue)))
         else {
             // The machine knows how many queues there are, so this does not happen.
-            return self.respond(request, Reply::INVALID);
+            let reply = Reply::INVALID;
+            return Some(Answer { request, reply });
         };
         let answer = answer.clone();
         peer.tell(Directive::Change { change, answer });
@@ -207,18 +215,18 @@ impl ControlRing {
             list,
             outcome: None,
         });
-        Ok(())
+        None
     }
 
-    /// Answers the request that was waited for, if its outcome is here.
-    fn settle<G: Grants>(&mut self, bench: &mut Workbench<G>) -> Result<(), Fault> {
+    /// The answer to the request that was waited for, if its outcome is here.
+    fn settle<G: Grants>(&mut self, bench: &mut Workbench<G>) -> Result<Option<Answer>, Fault> {
         let Some(Pending {
             request,
             list,
             outcome: Some(outcome),
         }) = self.pending.take_if(|pending| pending.outcome.is_some())
         else {
-            return Ok(());
+            return Ok(None);
         };
         let mut reply = outcome.reply();
         if let (Some((list, entries)), Outcome::Deleted(deleted)) = (list, &outcome)
@@ -227,7 +235,7 @@ impl ControlRing {
             // The pages are unmapped all the same; only which of them could not be said.
             reply = Reply::INVALID;
         }
-        self.respond(request, reply)
+        Ok(Some(Answer { request, reply }))
     }
 
     /// Writes a list back to the guest with a status for each entry. `false` if the guest does not
@@ -252,15 +260,20 @@ impl ControlRing {
         Ok(bench.batch.all_ok(0..bench.batch.len()))
     }
 
-    fn respond(&mut self, request: CtrlRequest, reply: Reply) -> Result<(), Fault> {
-        let CtrlRequest { id, kind, .. } = request;
-        let Reply { status, data } = reply;
-        self.ring.respond(CtrlResponse {
-            id,
-            kind,
-            status,
-            data,
-        })?;
+    /// Writes answers, and publishes them before anything else is done: they look like requests about other pages to
+    /// a successor that finds them unpublished.
+    fn answer(&mut self, answers: &[Answer], channels: &impl EventChannels) -> Result<(), Fault> {
+        for Answer { request, reply } in answers {
+            self.ring.respond(CtrlResponse {
+                id: request.id,
+                kind: request.kind,
+                status: reply.status,
+                data: reply.data,
+            })?;
+        }
+        if self.ring.publish().is_needed() {
+            signal::notify(channels, self.guest, self.port);
+        }
         Ok(())
     }
 

@@ -156,6 +156,7 @@ fn request(dom: u16, keys: QueueKeys, tap: Tap, stall: Duration) -> ConnectReque
         },
         guest: DomId::new(dom),
         keys,
+        adopted: false,
         features: Features::LINUX,
         tap,
         limits: Arc::new(Limits {

@@ -14,6 +14,9 @@ use crate::page::SharedPage;
 /// What the guest calls its slots begins here, far from any id.
 const GREF: u32 = 1000;
 
+/// Where data start in a page that the guest receives.
+const OFFSET: u16 = 256;
+
 /// Extra infos and data slots of a packet: at least one of the latter.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
@@ -125,7 +128,7 @@ fn received(shape: Shape, place: u16, id: u16) -> RxSlotResponse {
     let data = |flags, status| {
         RxSlotResponse::Data(RxResponse {
             id,
-            offset: 0,
+            offset: OFFSET,
             flags,
             status,
         })
@@ -171,7 +174,7 @@ proptest! {
         }
         drop(former);
 
-        let mut next = BackRing::<TxRing>::take_over(page).unwrap();
+        let (mut next, settled) = BackRing::<TxRing>::take_over(page).unwrap();
         // Whole packets are answered, by one backend or the other.
         let whole = match packet_of(&shapes, answered) {
             (begin, _) if begin == answered => answered,
@@ -188,6 +191,7 @@ proptest! {
             prop_assert!(is_extra(&shapes, at) || answer.id == at);
         }
         prop_assert!(front.take().unwrap().is_none());
+        prop_assert_eq!(settled, u32::from(whole));
         // And the rest is as the guest has sent it.
         next.unconsumed().unwrap();
         for at in whole..total {
@@ -216,7 +220,7 @@ proptest! {
         }
         drop(former);
 
-        let mut next = BackRing::<RxRing>::take_over(page).unwrap();
+        let (mut next, settled) = BackRing::<RxRing>::take_over(page).unwrap();
         // The guest finds packets, of which the last may be one that ends with an error.
         let mut read = 0;
         while let Some((_, slot)) = front.take().unwrap() {
@@ -230,6 +234,8 @@ proptest! {
                     read += 1;
                     let extra = slot.as_extra();
                     prop_assert!((1..=5).contains(&extra.kind));
+                    // Where the guest looks for the data is not moved.
+                    prop_assert!(extra.kind != 5 || extra.body[..2] == OFFSET.to_le_bytes());
                     extra.flags & 1 != 0
                 } {}
             }
@@ -243,6 +249,7 @@ proptest! {
             prop_assert!(whole || status < 0 || read > answered);
         }
         prop_assert!(read >= answered);
+        prop_assert_eq!(settled, u32::from(read));
         prop_assert!(read <= answered + 2, "an extra info and an error at most");
         // And the rest is as the guest has posted it.
         next.unconsumed().unwrap();
@@ -259,7 +266,8 @@ proptest! {
 fn a_ring_that_nobody_has_touched() {
     let shapes = [Shape { extras: 2, data: 3 }; 4];
     let (page, mut front) = tx_ring(&shapes, u32::MAX - 3);
-    let mut ring = BackRing::<TxRing>::take_over(page).unwrap();
+    let (mut ring, settled) = BackRing::<TxRing>::take_over(page).unwrap();
+    assert_eq!(settled, 0);
     assert!(front.take().unwrap().is_none());
     assert_eq!(ring.unconsumed(), Ok(20));
 }
@@ -280,8 +288,8 @@ fn a_ring_full_of_what_looks_like_answers() {
         front.push(FrontTxSlot::Request(request)).unwrap();
     }
     let _event = front.publish();
-    let mut ring = BackRing::<TxRing>::take_over(page).unwrap();
-    assert_eq!(ring.unconsumed(), Ok(0));
+    let (mut ring, settled) = BackRing::<TxRing>::take_over(page).unwrap();
+    assert_eq!((settled, ring.unconsumed()), (256, Ok(0)));
     let answers = std::iter::from_fn(|| front.take().unwrap());
     assert_eq!(answers.count(), 256);
 }

@@ -116,6 +116,7 @@ impl Rig {
                     rx: ports[1].port(),
                 },
             },
+            adopted: true,
             features: Features::LINUX,
             tap: Tap::from_fd(tap).unwrap(),
             limits: Arc::clone(&limits),

@@ -46,6 +46,9 @@ pub struct RunArgs {
     /// How much to log, over what the configuration says; the variable RUST_LOG goes over both
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub log_level: Option<LogLevel>,
+    /// Read the configuration, say what is wrong with it, and end; a daemon that runs is not concerned
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// `netback status`
@@ -118,6 +121,7 @@ mod tests {
         };
         assert_eq!(run.config, Some(PathBuf::from("/a.toml")));
         assert_eq!(run.log_level, Some(LogLevel::Debug));
+        assert!(!run.check);
         let Command::Run(run) = parse("netback run").unwrap().command else {
             panic!("not run")
         };
@@ -167,6 +171,8 @@ mod tests {
     #[test]
     fn help_and_version_say_enough() {
         let help = Cli::command().render_long_help().to_string();
+        // As wide as the terminal is.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for word in ["run", "status", "demo", "xen-netback", "without root"] {
             assert!(help.contains(word), "{word} is missing from:\n{help}");
         }

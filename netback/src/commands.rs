@@ -39,9 +39,14 @@ pub fn exit_status(error: &(dyn Error + 'static)) -> u8 {
 ///
 /// # Errors
 ///
-/// Why the daemon cannot start, or why it had to end.
+/// Why the daemon cannot start, or why it had to end. With `--check`, what is wrong with the configuration.
 pub fn run(args: &RunArgs) -> CommandResult {
-    let config = Config::load(args.config.as_deref())?;
+    let file = args.config.as_deref();
+    let config = Config::load(file)?;
+    if args.check {
+        println!("{}", Config::verdict(file));
+        return Ok(());
+    }
     logging::init(args.log_level.unwrap_or(config.log.level))?;
     let _lock = preflight::check(&preflight::Host::system())?;
     let files = descriptors::raise_limit()?;

@@ -188,6 +188,15 @@ impl Config {
         }
     }
 
+    /// What there is to say of a configuration that was loaded.
+    #[must_use]
+    pub fn verdict(explicit: Option<&Path>) -> String {
+        match explicit.unwrap_or_else(|| Path::new(DEFAULT_CONFIG)) {
+            file if file.exists() => format!("{}: no error", file.display()),
+            file => format!("there is no {}: the defaults are used", file.display()),
+        }
+    }
+
     /// Parses the text of a configuration file; `file` is its name for errors.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         let source = Source { text, file };

@@ -22,7 +22,7 @@ mod report;
 mod scale;
 mod tap;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -131,16 +131,24 @@ pub enum BenchError {
 ///
 /// [`BenchError`]: something could not be measured. Figures that miss their bar are none.
 pub fn run(options: &BenchOptions, out: &mut impl Write) -> Result<(), BenchError> {
+    // Before minutes of work that could not be written down.
+    let json = options.json.as_deref().map(JsonFile::create).transpose()?;
     namespace::enter()?;
     namespace::check_tun()?;
     quiet()?;
     descriptors::raise_limit()?;
     let machine = process::machine()?;
+    if options.quick {
+        writeln!(
+            out,
+            "--quick: a small part of the work, to see that it runs. These are no figures.\n"
+        )?;
+    }
     let report = match options.what {
         BenchWhat::Path => measure_path(&machine, options.quick, out)?,
         BenchWhat::Scale => measure_scale(&machine, options.quick, out)?,
     };
-    write(options.json.as_deref(), &report)
+    json.map_or(Ok(()), |json| json.write(&report))
 }
 
 fn measure_path(machine: &str, quick: bool, out: &mut impl Write) -> Result<Report, BenchError> {
@@ -183,14 +191,32 @@ fn quiet() -> io::Result<()> {
     Ok(())
 }
 
-fn write(path: Option<&Path>, report: &Report) -> Result<(), BenchError> {
-    let Some(path) = path else {
-        return Ok(());
-    };
-    let failed = |error| BenchError::Json {
-        path: path.to_owned(),
-        error,
-    };
-    let text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
-    fs::write(path, text + "\n").map_err(failed)
+/// Where the figures go, beside the table.
+struct JsonFile<'p> {
+    path: &'p Path,
+    file: File,
+}
+
+impl<'p> JsonFile<'p> {
+    fn create(path: &'p Path) -> Result<Self, BenchError> {
+        match File::create(path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(BenchError::json(path, error)),
+        }
+    }
+
+    fn write(mut self, report: &Report) -> Result<(), BenchError> {
+        let text = serde_json::to_string_pretty(report).map_err(io::Error::from);
+        text.and_then(|text| writeln!(self.file, "{text}"))
+            .map_err(|error| BenchError::json(self.path, error))
+    }
+}
+
+impl BenchError {
+    fn json(path: &Path, error: io::Error) -> Self {
+        Self::Json {
+            path: path.to_owned(),
+            error,
+        }
+    }
 }

@@ -56,7 +56,7 @@ pub fn status(path: &Path) -> Result<Answer, ClientError> {
 pub enum ClientError {
     /// No daemon.
     #[error(
-        "netback is not running (no socket at {0}): start it, or name its socket with --socket"
+        "netback is not running (no socket at {0}): `journalctl -u netback` says why if it has ended, `systemctl start netback` starts it; a socket elsewhere is named with --socket"
     )]
     NotRunning(PathBuf),
     /// A socket, and nobody behind it.

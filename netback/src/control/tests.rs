@@ -9,6 +9,7 @@ use xenbus::backend::Phase;
 use super::model::{
     ControlStatus, DirectionStatus, FeatureStatus, QueueStatus, Status, VifStatus, XenstoreStatus,
 };
+use crate::vif::DropReason;
 use crate::vif::feature::{Feature, Features};
 
 /// A daemon with one vif of every kind.
@@ -77,5 +78,16 @@ fn sample() -> Status {
         stopping: false,
         failed_unmaps: 0,
         vifs: vec![connected, waiting, hostile],
+    }
+}
+
+/// Whoever reads a word in the status finds it in the guide.
+#[test]
+fn the_guide_explains_every_word() {
+    let guide = include_str!("../../../docs/status.md");
+    let states = Phase::ALL.iter().map(|phase| phase.name());
+    let reasons = DropReason::ALL.iter().map(|reason| reason.name());
+    for word in states.chain(reasons).chain(["stall", "repaired-checksum"]) {
+        assert!(guide.contains(&format!("`{word}`")), "{word}");
     }
 }

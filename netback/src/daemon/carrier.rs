@@ -77,7 +77,9 @@ impl Vif {
         } else if !self.is_tap_up() && self.is_unplugged {
             Some(UNPLUGGED.into())
         } else if !self.is_tap_up() {
-            Some("the tap is down (ip link set NAME up)".into())
+            let name = self.tap.as_ref().and_then(|tap| tap.name().ok());
+            let name = name.unwrap_or_else(|| self.name());
+            Some(format!("the tap is down (ip link set {name} up)"))
         } else {
             None
         }

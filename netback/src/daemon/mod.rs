@@ -103,7 +103,7 @@ pub struct Stopper {
 pub enum DaemonError {
     /// No store.
     #[error(
-        "cannot use xenstore: {0}; is xenstored running (systemctl status xenstored), and is this dom0 or a driver domain?"
+        "cannot use xenstore: {0}; is xenstored running (systemctl status xenstored; on Debian: xen), and is this dom0 or a driver domain?"
     )]
     Store(#[source] io::Error),
     /// No workers.

@@ -201,12 +201,14 @@ fn keep(machine: &Machine, isolation: Isolation, out: &mut impl Write) -> Result
         Isolation::UserAndNetwork => "-U -n --preserve-credentials",
     };
     let pid = std::process::id();
+    let program = std::env::current_exe()?;
     writeln!(
         out,
         "The guest keeps running. From another terminal:\n  \
          nsenter -t {pid} {enter} ping {GUEST_IP}\n  \
-         netback status --socket {}\n\
+         {} status --socket {}\n\
          Ctrl-C ends it.",
+        program.display(),
         machine.socket().display(),
     )?;
     out.flush()?;

@@ -54,10 +54,14 @@ impl PathFigure {
 
 /// What stands above the rows of the packet path.
 pub(in crate::bench) fn head(out: &mut impl Write, machine: &str, rounds: usize) -> io::Result<()> {
+    let rounds = match rounds {
+        1 => "One round".to_owned(),
+        rounds => format!("Medians of {rounds} rounds"),
+    };
     writeln!(
         out,
         "netback bench: the packet path against its own tap, with one queue and one worker.\n\
-         {machine}. Medians of {rounds} rounds, bare loop and backend in turn.\n\
+         {machine}. {rounds}, bare loop and backend in turn.\n\
          The hypervisor is simulated: its grant copy is a memcpy, and the guest polls its rings.\n\n\
          {:<14}{:<11}{:>12}{:>12}{:>8}{:>8}{:>14}{:>14}{:>8}",
         "WAY", "FRAME", "BARE LOOP", "NETBACK", "RATIO", "BAR", "BARE CPU", "NETBACK CPU", "RATIO"

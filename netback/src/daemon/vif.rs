@@ -37,7 +37,7 @@ pub(super) struct Vif {
     pub(super) stored_state: XenbusState,
     /// The `handle` node: the second number in the tap's name.
     pub(super) handle: u32,
-    /// Left by a former daemon, not fresh from the toolstack.
+    /// Left by a former daemon, not fresh from the toolstack, and no connection of it has been set up yet.
     pub(super) adopted: bool,
     /// `None` if the device's directory is not worth following.
     pub(super) frontend: Option<FrontendPath>,
@@ -184,7 +184,12 @@ impl Vif {
         if is_stalled != was_stalled {
             self.follow_stall(is_stalled);
         }
-        self.settle(outcome, host)
+        let event = self.settle(outcome, host);
+        if event == Some(Event::QueuesUp) {
+            // What a former daemon has left in the rings has been found. Others will be fresh.
+            self.adopted = false;
+        }
+        event
     }
 
     /// Sends what commands a step of the connection brings about, and lets go of one that is over.

@@ -7,10 +7,11 @@
 //! [`negotiate`] (what the frontend asked for), [`live`] with [`multicast`] and [`headroom`] (what
 //! of that may change), [`offload`] with [`headers`] and [`vnet`] (checksums), `train` (datagrams in
 //! a row), `cut` (frames that the guest cannot take whole), [`rate`] and [`bucket`] (limits),
-//! `shortage` (a guest with too few rx buffers), `signal` (event channels), [`control`] (what the guest configures while it
+//! `shortage` (a guest with too few rx buffers), `attach` and `signal` (what Xen is asked for), [`control`] (what the guest configures while it
 //! runs), [`workbench`] (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
 //! `freebsd` is tests only.
 
+mod attach;
 pub mod bucket;
 pub mod connect;
 pub mod control;
@@ -36,6 +37,7 @@ mod train;
 pub mod vnet;
 pub mod workbench;
 
+pub use attach::ConnectError;
 pub use bucket::{Bucket, Limits, Meter};
 pub use connect::{ConnectRequest, ControlRequest, QueueId, RingRequest};
 pub use counters::{DirectionCounters, DropReason, QueueCounters};
@@ -44,6 +46,6 @@ pub use guest_rx::Flow;
 pub use headroom::Headroom;
 pub use live::Live;
 pub use multicast::MulticastFilter;
-pub use queue::{ConnectError, QueuePair, Turn, Turned};
+pub use queue::{QueuePair, Turn, Turned};
 pub use rate::{Rate, RateError};
 pub use workbench::{Workbench, buffers_of_each};

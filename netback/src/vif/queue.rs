@@ -4,18 +4,14 @@
 //! Owned by one worker. Holding a `QueuePair` means that its pages are mapped and its ports are
 //! bound; [`QueuePair::disconnect`] gives the ports back, and dropping it the pages.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use hotplug::Tap;
-use xen_ring::netif::{RxRing, TxRing};
-use xen_ring::page::SharedPage;
-use xen_ring::{
-    BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, PeerFault, RemotePort, SysError,
-};
+use xen_ring::{DomId, EventChannels, Grants, LocalPort};
 
+use super::attach::{self, ConnectError, Ports};
 use super::bucket;
 use super::connect::{ConnectRequest, ControlRequest};
 use super::control::{ControlRing, Directive, Endpoint};
@@ -23,7 +19,7 @@ use super::counters::QueueCounters;
 use super::fault::Fault;
 use super::guest_rx::{Flow, GuestRx};
 use super::guest_tx::GuestTx;
-use super::negotiate::{Channels, QueueKeys, tx_limits};
+use super::negotiate::tx_limits;
 use super::signal;
 use super::workbench::Workbench;
 
@@ -42,31 +38,6 @@ pub struct QueuePair {
     limits: Arc<bucket::Limits>,
     counters: Arc<QueueCounters>,
     control: Endpoint,
-}
-
-/// Why a queue pair could not be connected.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// Xen refused a page or a port: the frontend gave one that is not there, or there is no room
-    /// for it.
-    #[error("{what}: {source}")]
-    Xen {
-        /// What it was for.
-        what: String,
-        /// Xen's answer.
-        source: SysError,
-    },
-    /// The ring's indices make no sense.
-    #[error("the {ring} ring cannot be attached: {source}")]
-    Ring {
-        /// "tx", "rx" or "control".
-        ring: &'static str,
-        /// What is wrong.
-        source: PeerFault,
-    },
-    /// The tap cannot be used.
-    #[error("the tap cannot be used: {0}")]
-    Tap(#[source] io::Error),
 }
 
 /// What a turn leaves behind.
@@ -90,12 +61,6 @@ pub enum Turn {
     Dry,
     /// Nothing to do until the next event or this moment, whichever is first.
     Wait(Instant),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Ports {
-    Single(LocalPort),
-    Split { tx: LocalPort, rx: LocalPort },
 }
 
 impl QueuePair {
@@ -123,7 +88,7 @@ impl QueuePair {
             control,
             ..
         } = request;
-        let (tx_ring, rx_ring) = rings(guest, keys, adopted, &bench.grants)?;
+        let (tx_ring, rx_ring) = attach::rings(guest, keys, adopted, &bench.grants)?;
         let quota = control.as_ref().map(|control| control.view.quota());
         let mut pair = Self {
             guest,
@@ -156,9 +121,8 @@ impl QueuePair {
         let guest = self.guest;
         let here = control.and_then(|control| Some((control.ring?, control.view)));
         if let Some((request, view)) = here {
-            let page = map("control", guest, request.keys.ring, grants)?;
-            let ring = BackRing::attach(page).map_err(unfit("control"))?;
-            let port = bind(channels, guest, request.keys.port)?;
+            let ring = attach::control(guest, request.keys.ring, grants)?;
+            let port = attach::bind(channels, guest, request.keys.port)?;
             self.control
                 .serve(ControlRing::new(guest, ring, port, request, view));
         }
@@ -296,7 +260,7 @@ impl QueuePair {
     pub fn disconnect(mut self, channels: &mut impl EventChannels) {
         self.tell(channels);
         for port in self.ports() {
-            unbind(channels, self.guest, port);
+            attach::unbind(channels, self.guest, port);
         }
     }
 
@@ -307,107 +271,6 @@ impl QueuePair {
     fn unmask(&mut self, channels: &impl EventChannels) {
         signal::unmask(channels, self.guest, &self.masked);
         self.masked.clear();
-    }
-}
-
-impl Ports {
-    fn bind(
-        channels: &mut impl EventChannels,
-        guest: DomId,
-        wanted: Channels,
-    ) -> Result<Self, ConnectError> {
-        match wanted {
-            Channels::Single(port) => Ok(Self::Single(bind(channels, guest, port)?)),
-            Channels::Split { tx, rx } => {
-                let tx = bind(channels, guest, tx)?;
-                match bind(channels, guest, rx) {
-                    Ok(rx) => Ok(Self::Split { tx, rx }),
-                    Err(error) => {
-                        unbind(channels, guest, tx);
-                        Err(error)
-                    }
-                }
-            }
-        }
-    }
-
-    fn all(self) -> ArrayVec<LocalPort, 2> {
-        match self {
-            Self::Single(port) => [port].into_iter().collect(),
-            Self::Split { tx, rx } => [tx, rx].into_iter().collect(),
-        }
-    }
-
-    fn tx(self) -> LocalPort {
-        match self {
-            Self::Single(port) | Self::Split { tx: port, .. } => port,
-        }
-    }
-
-    fn rx(self) -> LocalPort {
-        match self {
-            Self::Single(port) | Self::Split { rx: port, .. } => port,
-        }
-    }
-}
-
-/// Maps both rings' pages and takes the rings over; from a daemon that was killed with care.
-fn rings(
-    guest: DomId,
-    keys: QueueKeys,
-    adopted: bool,
-    grants: &impl Grants,
-) -> Result<(BackRing<TxRing>, BackRing<RxRing>), ConnectError> {
-    let tx = map("tx", guest, keys.tx_ring, grants)?;
-    let rx = map("rx", guest, keys.rx_ring, grants)?;
-    if !adopted {
-        let tx = BackRing::attach(tx).map_err(unfit("tx"))?;
-        return Ok((tx, BackRing::attach(rx).map_err(unfit("rx"))?));
-    }
-    let (tx, tx_slots) = BackRing::<TxRing>::take_over(tx).map_err(unfit("tx"))?;
-    let (rx, rx_slots) = BackRing::<RxRing>::take_over(rx).map_err(unfit("rx"))?;
-    if tx_slots + rx_slots > 0 {
-        tracing::info!(domid = %guest, tx_slots, rx_slots, "answers that the former daemon had not published are given now");
-    }
-    Ok((tx, rx))
-}
-
-/// Maps a ring's page.
-fn map(
-    ring: &'static str,
-    guest: DomId,
-    gref: GrantRef,
-    grants: &impl Grants,
-) -> Result<SharedPage, ConnectError> {
-    grants
-        .map_page(guest, gref)
-        .map_err(|source| ConnectError::Xen {
-            what: format!("the {ring} ring"),
-            source,
-        })
-}
-
-/// What is in the page is no ring.
-fn unfit(ring: &'static str) -> impl FnOnce(PeerFault) -> ConnectError {
-    move |source| ConnectError::Ring { ring, source }
-}
-
-fn bind(
-    channels: &mut impl EventChannels,
-    guest: DomId,
-    port: RemotePort,
-) -> Result<LocalPort, ConnectError> {
-    channels
-        .bind(guest, port)
-        .map_err(|source| ConnectError::Xen {
-            what: "the event channel".to_owned(),
-            source,
-        })
-}
-
-fn unbind(channels: &mut impl EventChannels, guest: DomId, port: LocalPort) {
-    if let Err(error) = channels.unbind(port) {
-        tracing::error!(domid = %guest, %port, %error, "an event channel cannot be unbound");
     }
 }
 

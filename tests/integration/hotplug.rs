@@ -336,6 +336,10 @@ fn a_tap_that_is_made_anew_and_that_nobody_plugs_in() {
     world.run_script(&guest.vif);
     until("nothing is left to say", || said().is_none());
     guest.exercise();
+    // What happens to it from then on is another matter.
+    host::ip("link set vif1.0 down");
+    until("it is down", || said().is_some());
+    assert_eq!(said().unwrap(), "the tap is down (ip link set vif1.0 up)");
     world.finish(guest);
 }
 

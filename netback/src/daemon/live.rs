@@ -155,6 +155,8 @@ impl Vif {
             }
         };
         self.tap_link = Some(link);
+        // Whoever plugs it in sets it up.
+        self.is_unplugged &= !link.up;
         self.publish_carrier(host);
         if let Some(connection) = &self.connection {
             connection.live.set_mtu(link.mtu);

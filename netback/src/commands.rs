@@ -48,10 +48,12 @@ pub fn run(args: &RunArgs) -> CommandResult {
         return Ok(());
     }
     logging::init(args.log_level.unwrap_or(config.log.level))?;
-    let _lock = preflight::check(&preflight::Host::system())?;
+    let machine = preflight::Host::system();
+    let _lock = preflight::check(&machine)?;
     let files = descriptors::raise_limit()?;
     tracing::debug!(files, "limit of open files");
-    let daemon = Daemon::new(config.clone(), &XenHypervisor, connect(&config))?;
+    let mut daemon = Daemon::new(config.clone(), &XenHypervisor, connect(&config))?;
+    daemon.look_for_the_kernels_driver(machine);
     stop_on_signals(daemon.stopper())?;
     daemon.run(|| notify(&[NotifyState::Ready]))?;
     notify(&[NotifyState::Stopping]);

@@ -2,7 +2,8 @@
 //! What must hold before the daemon touches anything; what does not is refused with a sentence that says what to do.
 //!
 //! `netback run` calls [`check`] once, first of all, and keeps what it returns: the lock that makes this the only
-//! netback. The control thread asks again for [the kernel's driver](no_kernel_driver) with each device. All paths are under a [`Host`], so that each refusal is tested on a directory.
+//! netback. The control thread asks again for [the kernel's driver](no_kernel_driver) with each device. All paths are
+//! under a [`Host`], so that each refusal is tested on a directory.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};

@@ -11,6 +11,7 @@ use xenbus::DevicePath;
 use super::store::Store;
 use super::timers::Due;
 use crate::config::Config;
+use crate::preflight;
 use crate::timers::Timers;
 use crate::vif::QueueId;
 use crate::vif::control::Peer;
@@ -25,6 +26,8 @@ pub(super) struct Host {
     pub(super) registry: Registry,
     /// What the guests' static grants are counted by.
     pub(super) static_grants: Quotas,
+    /// Where the kernel's driver may turn up beside this daemon; `None` if all here is simulated.
+    pub(super) machine: Option<preflight::Host>,
     /// What spreads flows over the queues of a tap; `None` if that is left to the kernel.
     spread: Option<Spread>,
     scripts: HashMap<Token, DevicePath>,
@@ -44,6 +47,7 @@ impl Host {
             timers: Timers::default(),
             registry,
             static_grants: Quotas::default(),
+            machine: None,
             spread: spread(),
             scripts: HashMap::new(),
             connections: 0,

@@ -59,6 +59,7 @@ use xenbus::{DevicePath, DomId};
 
 use crate::config::Config;
 use crate::control::server::{BindError, Server};
+use crate::preflight;
 use crate::worker::{Report, StartError, Workers};
 use host::{FIRST_SCRIPT, Host};
 pub use store::Connect;
@@ -179,6 +180,12 @@ impl Daemon {
             started: Instant::now(),
             stop,
         })
+    }
+
+    /// From now on says of each new device if the kernel's driver, loaded in the meantime, is there beside this daemon.
+    /// Not for a simulated Xen, which that driver has nothing to do with.
+    pub fn look_for_the_kernels_driver(&mut self, machine: preflight::Host) {
+        self.host.machine = Some(machine);
     }
 
     /// A handle that ends [`Self::run`] from another thread.

@@ -20,7 +20,7 @@ use super::timers::Due;
 use super::vif::Vif;
 use crate::config::Runner;
 use crate::logging::if_any;
-use crate::preflight::{self, no_kernel_driver};
+use crate::preflight::no_kernel_driver;
 use crate::vif::feature::advertised;
 use crate::vif::negotiate::OFFER;
 
@@ -203,7 +203,8 @@ impl Vif {
             persist: true,
             multi_queue: queues.unwrap_or_else(|| self.queue_limit(host)) > 1,
         };
-        let rival = no_kernel_driver(&preflight::Host::system()).err();
+        let machine = host.machine.as_ref();
+        let rival = machine.and_then(|machine| no_kernel_driver(machine).err());
         match Tap::create(&name, &options) {
             Ok(tap) => {
                 if let Some(rival) = &rival {

@@ -77,8 +77,25 @@ add_applets() {
     done
 }
 
+# The packaged kernel: in /boot, or from Debian 14 on among its modules.
+kernel_image() {
+    local image
+    for image in "$sysroot"/boot/vmlinuz-* "$sysroot"/usr/lib/modules/*/vmlinuz; do
+        if [ -e "$image" ]; then
+            printf '%s\n' "$image"
+            return
+        fi
+    done
+    die "no kernel in the packages ($sysroot)"
+}
+
 kernel_version() {
-    basename "$sysroot"/boot/vmlinuz-* | sed 's/^vmlinuz-//'
+    local image
+    image=$(kernel_image) || exit 1
+    case $image in
+    */boot/*) printf '%s\n' "${image##*/vmlinuz-}" ;;
+    *) basename "${image%/vmlinuz}" ;;
+    esac
 }
 
 # Puts a module and what it depends on into the tree, decompressed, and appends their names in loading order to the list file.
@@ -160,11 +177,12 @@ build_base_images() {
     image_dir=$cache_dir/images-${sysroot##*-}-$image_recipe
     [ -e "$image_dir/.complete" ] && return
     note "building base images in $image_dir"
-    local stage=$image_dir.stage
+    local stage=$image_dir.stage kernel
     rm -rf "$image_dir" "$stage"
     mkdir -p "$image_dir"
     gzip -dc "$sysroot"/boot/xen-*-amd64.gz >"$image_dir/xen" || die "cannot unpack the hypervisor"
-    extract_kernel "$sysroot/boot/vmlinuz-$(kernel_version)" >"$image_dir/vmlinux" || exit 1
+    kernel=$(kernel_image) || exit 1
+    extract_kernel "$kernel" >"$image_dir/vmlinux" || exit 1
     build_guest_base "$stage/guest"
     build_dom0_base "$stage/dom0"
     pack "$stage/guest" >"$image_dir/guest.cpio"

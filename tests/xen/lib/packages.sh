@@ -1,5 +1,6 @@
 # Fetches the Debian packages that the emulated machine is made of and unpacks them, without installing anything on the host.
-# Apt is asked for its candidates, so the same code gives Xen 4.17 with Linux 6.1 on Debian 12 and Xen 4.20 with Linux 6.12 on Debian 13.
+# Apt is asked for its candidates, so the same code gives Xen 4.17 with Linux 6.1 on Debian 12, Xen 4.20 with Linux 6.12 on Debian 13,
+# and whatever comes after.
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=bash
 
@@ -38,6 +39,8 @@ rig_packages() {
     utils=$(dependency_like xen-system-amd64 '^xen-utils-[0-9.]+$') || exit 1
     kernel=$(dependency_like linux-image-amd64 '^linux-image-[0-9].*-amd64$') || exit 1
     printf '%s\n' "$hypervisor" "$kernel"
+    # From Debian 14 on the kernel and its modules are packages of their own.
+    package_dependencies "$kernel" | sed -nE '/^linux-(binary|modules)-[0-9]/p'
     package_closure "$utils" xen-utils-common xenstore-utils bash busybox-static iproute2 iperf3 ethtool libgcc-s1
 }
 

@@ -181,8 +181,9 @@ where
     })
 }
 
-/// Reads the frontend's state. A node that the guest made unreadable is
-/// [`FrontendState::Nonsense`], a missing one [`FrontendState::Absent`].
+/// Reads the frontend's state. A missing node is [`FrontendState::Absent`], and so is one that may
+/// not be read: xenstored tells a driver domain no more of a guest that is gone, since it may not
+/// read the directory above either. (Linux closes such a device, too: `xenbus_read_driver_state`.)
 ///
 /// # Errors
 /// Only that the connection is lost.
@@ -191,6 +192,7 @@ pub fn read_frontend(store: &impl Xs, frontend: FrontendPath) -> io::Result<Fron
         Ok(Some(text)) => Ok(FrontendState::parse(&text)),
         Ok(None) => Ok(FrontendState::Absent),
         Err(error) if is_disconnected(&error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(FrontendState::Absent),
         Err(error) => Ok(FrontendState::Nonsense(format!(
             "something unreadable ({})",
             error.kind()

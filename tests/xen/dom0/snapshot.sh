@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=bash
 
-# Grant entries of other domains that dom0 holds mapped now: the hypervisor's debug key g prints every active entry.
+# grant_mappings DOMID: grant entries of other domains that this one holds mapped now: the hypervisor's debug key g prints every active entry.
 grant_mappings() {
     xl dmesg -c >/dev/null
     xl debug-keys g
@@ -13,11 +13,12 @@ grant_mappings() {
         grep -q 'gnttab_usage_print_all \] done' <<<"$text" && break
         sleep 0.1
     done
-    grep -cE '\[0x[0-9a-f]+\] +0 ' <<<"$text" || true
+    grep -cE "\[0x[0-9a-f]+\] +$1 " <<<"$text" || true
 }
 
+# interdomain_ports DOMID
 interdomain_ports() {
-    lsevtchn 0 | grep -ciE 'interdomain|unbound' || true
+    lsevtchn "$1" | grep -ciE 'interdomain|unbound' || true
 }
 
 snapshot() {
@@ -26,8 +27,8 @@ snapshot() {
     echo "backend nodes: $( (xenstore-ls -f /local/domain/0/backend/vif 2>/dev/null || true) | grep -cE '^/local/domain/0/backend/vif/[0-9]+' || true)"
     echo "error nodes: $( (xenstore-ls -f /local/domain/0/error/backend/vif 2>/dev/null || true) | grep -cE '^/local/domain/0/error/backend/vif/[0-9]+' || true)"
     echo "domains: $(xl list | awk 'NR > 1 { print $1 }' | tr '\n' ' ')"
-    echo "event channels of dom0: $(interdomain_ports)"
-    echo "grants mapped by dom0: $(grant_mappings)"
+    echo "event channels of dom0: $(interdomain_ports 0)"
+    echo "grants mapped by dom0: $(grant_mappings 0)"
     if [ "$backend" = netback ] && daemon_runs; then
         local fds
         fds=/proc/$(daemon_pid)/fd
@@ -36,9 +37,9 @@ snapshot() {
     fi
 }
 
-# take_snapshot NAME, and later nothing_left NAME: everything must count again as it did then. Teardown is given time.
+# take_snapshot NAME [COUNTER], and later nothing_left NAME [COUNTER]: everything must count again as it did then. Teardown is given time.
 take_snapshot() {
-    snapshot >"$rig/$scenario.$1.before"
+    "${2:-snapshot}" >"$rig/$scenario.$1.before"
     cat "$rig/$scenario.$1.before"
 }
 
@@ -46,7 +47,7 @@ nothing_left() {
     local before=$rig/$scenario.$1.before after=$rig/$scenario.$1.after deadline=$((SECONDS + 60))
     step "nothing left?"
     while :; do
-        snapshot >"$after"
+        "${2:-snapshot}" >"$after"
         cmp -s "$before" "$after" && return
         [ "$SECONDS" -lt "$deadline" ] || break
         sleep 1

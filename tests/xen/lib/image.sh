@@ -203,6 +203,7 @@ run_image() {
         add_binary "$stage/dom0" "$model" netback-model
     fi
     { cat "$image_dir/guest.cpio"; pack "$stage/guest"; } >"$stage/dom0/guest/initrd"
+    cp -a "$guest_files/init" "$stage/dom0/guest/init" # a driver domain is made of dom0's files and this (scenario 16)
     cp "$image_dir/vmlinux" "$stage/dom0/guest/vmlinux"
     cp -a "$dom0_files/." "$stage/dom0/tests/"
     mv "$stage/dom0/tests/init" "$stage/dom0/init"

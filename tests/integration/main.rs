@@ -20,6 +20,8 @@ mod control_static;
 mod datagrams;
 /// Guests that wear the backend out: what they cost is bounded.
 mod endurance;
+/// Guests that are not Linux.
+mod frontends;
 /// An honest guest among liars.
 mod hood;
 /// Guests that lie: only their own vif ends.

@@ -18,7 +18,8 @@
 //! 4. [`Action::RunOffline`] is always answered with [`Event::OfflineDone`]: at once
 //!    where the toolstack runs the scripts.
 //! 5. State writes never re-create a directory and never repeat the present state
-//!    ([`crate::device::set_state`]).
+//!    ([`crate::device::set_state`]). Connected is not written over the toolstack's
+//!    Closing ([`crate::device::set_connected`]).
 //! 6. If the device's `state` node is gone, or reads Initialising although the shell
 //!    has written another state, the directory has been removed (and perhaps made
 //!    anew): the shell reports [`Event::BackendRemoved`], and looks again for a new

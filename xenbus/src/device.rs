@@ -32,6 +32,8 @@ pub enum Written {
     Unchanged,
     /// The directory is gone; nothing was written.
     Gone,
+    /// The toolstack asks for removal there; nothing was written ([`set_connected`]).
+    Withheld,
 }
 
 /// Writes our own `state`.
@@ -44,6 +46,31 @@ where
     S::Span: XsTransactionSpan + XsMany,
 {
     write_keys(store, device, &[(Key::State.name(), state.node())])
+}
+
+/// Writes Connected as our own `state`, unless the toolstack has written Closing there: it asks the frontend to go, which
+/// has to be able to read that. Not for a device whose node is Closing by our own hand.
+///
+/// # Errors
+/// That of the store.
+pub fn set_connected<S>(store: &S, device: DevicePath) -> io::Result<Written>
+where
+    S: XsTransaction,
+    S::Span: XsTransactionSpan,
+{
+    let node = device.key(Key::State);
+    transact(store, |t| {
+        let Some(text) = optional(t, &node)? else {
+            return Ok(Written::Gone);
+        };
+        match text.parse() {
+            Ok(XenbusState::Closing) => Ok(Written::Withheld),
+            Ok(XenbusState::Connected) => Ok(Written::Unchanged),
+            _ => t
+                .write(&node, XenbusState::Connected.node())
+                .map(|()| Written::Done),
+        }
+    })
 }
 
 /// Writes nodes of the backend directory (features, say), all or none.

@@ -113,8 +113,11 @@ impl Vif {
         if state == XenbusState::InitWait && !self.advertised {
             return;
         }
-        let done = host.store.ask(path, "write the state", |c| {
-            device::set_state(c, path, state)
+        // The toolstack may ask for removal at this moment.
+        let yields = state == XenbusState::Connected && self.stored_state != XenbusState::Closing;
+        let done = host.store.ask(path, "write the state", |c| match yields {
+            true => device::set_connected(c, path),
+            false => device::set_state(c, path, state),
         });
         if matches!(done, Some(Written::Done | Written::Unchanged)) {
             self.stored_state = state;

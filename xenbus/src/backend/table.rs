@@ -35,7 +35,7 @@ pub fn next(phase: Phase, event: &Event, online: bool) -> Edge {
         Phase::Creating(start) => creating(start, event),
         Phase::InitWait | Phase::Adopted => unconnected(phase, event, online),
         Phase::Connecting | Phase::AwaitHotplug | Phase::Connected | Phase::Reconfigured => {
-            connected(phase, event)
+            connected(phase, event, online)
         }
         Phase::Disconnecting(after) => disconnecting(after, event),
         Phase::Closing | Phase::Closed | Phase::Failed => closed(phase, event, online),
@@ -211,8 +211,9 @@ fn unconnected(here: Phase, event: &Event, online: bool) -> Edge {
 }
 
 /// The phases in which a worker has the rings, or will have them soon. Once packets
-/// flow the toolstack's 5 is ignored: it is the frontend that reacts to it.
-fn connected(here: Phase, event: &Event) -> Edge {
+/// flow the toolstack's 5 is ignored: it is the frontend that reacts to it. One that
+/// waits for our 8 has to read that first, and the 5 afterwards.
+fn connected(here: Phase, event: &Event, online: bool) -> Edge {
     match (event, here) {
         (Event::QueuesUp, Phase::Connecting) => to(Phase::AwaitHotplug, &[ReadHotplugStatus]),
         (Event::QueuesFailed(_), Phase::Connecting) => {
@@ -228,9 +229,13 @@ fn connected(here: Phase, event: &Event) -> Edge {
         }
         // A guest that goes from 7 over 4 to 7 quickly is seen in 7 only.
         (Event::Frontend(Reconfiguring), Phase::Reconfigured) => to(here, &[Reconfigure]),
-        (Event::Frontend(FrontConnected), Phase::Reconfigured) => {
+        (Event::Frontend(FrontConnected), Phase::Reconfigured) if online => {
             to(Phase::Connected, &[SetState(Connected)])
         }
+        (Event::Frontend(FrontConnected), Phase::Reconfigured) => {
+            to(Phase::Connected, &[SetState(Closing)])
+        }
+        (Event::ToolstackClosing, Phase::Reconfigured) => to(here, &[SetState(Reconfigured)]),
 
         (Event::Frontend(Initialising | FrontClosing | FrontClosed | Absent), _) => {
             to(Phase::Disconnecting(After::Closing), &[DisconnectQueues])

@@ -133,6 +133,19 @@ fn devices_that_are_over_are_retired() {
 }
 
 #[test]
+fn connected_is_not_written_over_the_toolstacks_closing() {
+    let (_store, client) = world();
+    let write = || set_connected(&client, vif()).unwrap();
+    assert_eq!(write(), Written::Done);
+    assert_eq!(write(), Written::Unchanged);
+    client.write(&vif().key(Key::State), "5").unwrap();
+    assert_eq!(write(), Written::Withheld);
+    assert_eq!(&*client.read(&vif().key(Key::State)).unwrap(), "5");
+    client.rm("backend/vif/7").unwrap();
+    assert_eq!(write(), Written::Gone);
+}
+
+#[test]
 fn state_writes_never_make_a_directory_again() {
     let (store, client) = world();
     assert_eq!(

@@ -131,22 +131,20 @@ impl World {
         let Some(own) = self.own else {
             return;
         };
-        if own == state {
+        let asked = own == S::Closing && self.own_by_toolstack;
+        if own == state || (asked && state == S::Connected) {
             return;
         }
-        let legal = match (own, state) {
+        let legal = matches!(
+            (own, state),
             (S::Initialising, S::InitWait | S::Closing | S::Closed)
-            | (S::InitWait, S::Connected | S::Closing)
-            | (S::Connected, S::Closing | S::Reconfigured)
-            | (S::Reconfigured, S::Closing | S::Connected)
-            | (S::Closing, S::Closed)
-            | (S::Closed, S::InitWait | S::Closing) => true,
-            // A frontend that reconfigures while it is being detached: it reads 5 later.
-            (S::Closing, S::Connected | S::Reconfigured) => {
-                self.own_by_toolstack && before.is_connected()
-            }
-            _ => false,
-        };
+                | (S::InitWait, S::Connected | S::Closing)
+                | (S::Connected, S::Closing | S::Reconfigured)
+                | (S::Reconfigured, S::Closing | S::Connected)
+                | (S::Closing, S::Closed)
+                | (S::Closed, S::InitWait | S::Closing)
+        ) // A frontend that reconfigures waits for this; it reads 5 when it is done.
+            || (before.is_connected() && !self.online && (own, state) == (S::Closing, S::Reconfigured));
         assert!(legal, "own state {own} -> {state} in {before}");
         if state == S::InitWait {
             assert!(

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//! Guests that are not Linux, and what their drivers do otherwise than Linux's.
+
+use netback::demo::guest::netfront::{Netfront, Phase};
+use netback_tests::World;
+use netback_tests::raw::linux;
+use netback_tests::world::{PATIENCE, until};
+use xenbus::XenbusState;
+
+/// Linux waits for Reconfigured without end and with its network locked, so it has to read that, whatever the toolstack
+/// has written; and it has to read the toolstack's Closing, or it would not go.
+#[test]
+fn detached_while_it_reconfigures() {
+    for asks_first in [true, false] {
+        let world = World::new();
+        let (vif, mut netfront) = world.raw(1, linux());
+        let reconfigure = |netfront: &Netfront| {
+            let store = netfront.store();
+            store.set_state(XenbusState::Reconfiguring).unwrap();
+            world.wait_status(&vif, "reconfigured");
+        };
+        if asks_first {
+            reconfigure(&netfront);
+        }
+        world.toolstack().begin_detach(&vif).unwrap();
+        if !asks_first {
+            reconfigure(&netfront);
+        }
+        let backend = |state| world.backend_state(&vif).as_deref() == Some(state);
+        until("the guest reads what it waits for", || backend("8"));
+        netfront.store().set_state(XenbusState::Connected).unwrap();
+        until("the guest reads that it is to go", || backend("5"));
+        until("it goes", || netfront.follow().unwrap() == Phase::Closed);
+        let toolstack = world.toolstack();
+        toolstack
+            .wait_state(&vif, XenbusState::Closed, PATIENCE)
+            .unwrap();
+        toolstack.remove_vif(&vif).unwrap();
+        drop(netfront);
+        world.finish_empty();
+    }
+}

@@ -175,7 +175,9 @@ impl<R: Read> FrontendKeys<R> {
             source,
         })?;
         let Some(value) = value else { return Ok(None) };
-        match value.trim().parse() {
+        // As with states: some write the NUL of a C string, too.
+        let digits = value.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0');
+        match digits.parse() {
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(NegotiateError::Malformed {
                 key: key.to_owned(),
@@ -260,6 +262,17 @@ mod tests {
         let negotiated = frontend(&keys).unwrap();
         assert_eq!(negotiated.queues.count(), 1);
         assert_eq!(negotiated.features, Features::of(&[Feature::CsumV4]));
+    }
+
+    /// Whatever reads numbers as C does takes these, and so do all other backends.
+    #[test]
+    fn what_surrounds_a_number_is_of_no_account() {
+        for value in ["7\0", " 7\n", "7\n\0"] {
+            let queues = linux_with("tx-ring-ref", value).unwrap().queues;
+            let tx_ring = queues.iter().next().unwrap().tx_ring;
+            assert_eq!(tx_ring.raw(), 7, "{value:?}");
+        }
+        assert!(linux_with("tx-ring-ref", "7\0 7").is_err());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(in crate::vif) struct Rig {
     pub(in crate::vif) counters: Arc<QueueCounters>,
     pub(in crate::vif) live: Arc<Live>,
     _rings: [Grant; 2],
-    _ports: [GuestPort; 2],
+    pub(in crate::vif) ports: [GuestPort; 2],
 }
 
 /// A guest before a backend has come, or after one has gone.
@@ -157,7 +157,7 @@ impl Rig {
             counters,
             live,
             _rings: rings,
-            _ports: ports,
+            ports,
         }
     }
 

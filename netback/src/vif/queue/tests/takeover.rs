@@ -9,9 +9,20 @@ use xen_ring::netif::{
 };
 
 use super::rig::*;
+use crate::demo::sim::GuestPort;
 
 /// A page of the guest that is nobody's business.
 const PRIVATE: usize = 7;
+
+/// What the former backend had to say may have got lost with its event channels, and the guest may sleep on that.
+#[test]
+fn the_guest_is_signalled_once_for_each_ring() {
+    let mut rig = Rig::taken_over(|_| {});
+    let events = |rig: &Rig| rig.ports.each_ref().map(GuestPort::events);
+    assert_eq!(events(&rig), [1, 1]);
+    rig.turn();
+    assert_eq!(events(&rig), [1, 1], "there is nothing more to say");
+}
 
 #[test]
 fn a_page_that_was_not_sent_stays_where_it_is() {

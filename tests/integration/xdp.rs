@@ -4,8 +4,9 @@
 
 use netback::demo::guest::control::ADD_GREF_MAPPING;
 use netback::demo::guest::options::FrontendOptions;
+use netback::demo::probe;
 use netback_tests::raw::{linux, reload};
-use netback_tests::world::{PATIENCE, until};
+use netback_tests::world::{PATIENCE, guest_ip, until};
 use netback_tests::{TestGuest, World};
 
 use crate::control::{change_pages, hash_from_now_on, with_ring};
@@ -115,6 +116,20 @@ fn frames_of_several_buffers_have_room_in_each() {
         assert_eq!((stats.rx_xdp, stats.rx_slots_max), (stats.rx_frames, slots));
         guest.assert_well_served();
     }
+}
+
+/// More buffers for one frame no frontend has to accept (netif.h), and room in each makes for more of them.
+#[test]
+fn a_frame_takes_eighteen_buffers_at_most() {
+    let world = World::new();
+    let guest = world.guest_with_mtu(1, 65_521, with_headroom("2578"));
+    let most = 18 * (4_096 - 2_578) - 14 - 28;
+    guest.udp(most);
+    assert_eq!(guest.stats().rx_slots_max, 18);
+    assert!(probe::udp_echo(guest_ip(1), most + 1, 1).is_err());
+    assert!(world.rx_dropped(&guest.vif, "too-large") > 0);
+    guest.udp(most);
+    guest.assert_well_served();
 }
 
 #[test]

@@ -2,10 +2,57 @@
 //! Guests that are not Linux, and what their drivers do otherwise than Linux's.
 
 use netback::demo::guest::netfront::{Netfront, Phase};
+use netback::demo::guest::options::FrontendOptions;
 use netback_tests::World;
 use netback_tests::raw::linux;
 use netback_tests::world::{PATIENCE, until};
 use xenbus::XenbusState;
+
+/// iPXE says Closed without Closing before, and begins when the backend is Closed. It posts few buffers.
+#[test]
+fn ipxe_closes_at_once() {
+    let world = World::new();
+    let options = FrontendOptions {
+        rx_buffers: 4,
+        ..FrontendOptions::plain()
+    };
+    let guest = world.guest(1, options);
+    for _ in 0..3 {
+        guest.exercise();
+        guest
+            .with(|netfront| {
+                netfront.store().set_state(XenbusState::Closed)?;
+                netfront
+                    .store_mut()
+                    .wait_backend(&[XenbusState::Closed], PATIENCE)?;
+                netfront.open(PATIENCE)
+            })
+            .unwrap();
+    }
+    guest.exercise();
+    world.finish(guest);
+}
+
+/// mini-os (stub domains, MirageOS) is Connected before its backend is InitWait, and says next to nothing of itself.
+#[test]
+fn mini_os_does_not_wait() {
+    let mut world = World::without_daemon(|_| {});
+    let vif = world.create(1);
+    let options = FrontendOptions {
+        rx_notify: false,
+        rx_copy: false,
+        ..FrontendOptions::plain()
+    };
+    let guest = world.boot_after(vif, 1500, options, |netfront| netfront.publish());
+    world.machine.start_daemon().unwrap();
+    world.wait_tap(&guest.vif);
+    world.run_script(&guest.vif);
+    guest.wait_connected();
+    guest.exercise();
+    world.restart_daemon();
+    guest.exercise();
+    world.finish(guest);
+}
 
 /// Linux waits for Reconfigured without end and with its network locked, so it has to read that, whatever the toolstack
 /// has written; and it has to read the toolstack's Closing, or it would not go.

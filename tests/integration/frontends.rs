@@ -54,6 +54,22 @@ fn mini_os_does_not_wait() {
     world.finish(guest);
 }
 
+/// A kernel that takes over without a word (a crash, then kexec into something small) is Connected as the old one was:
+/// only its rings are others.
+#[test]
+fn a_frontend_that_takes_over_without_a_word() {
+    let world = World::new();
+    let guest = world.guest(1, linux());
+    for _ in 0..3 {
+        guest.exercise();
+        guest.with(|netfront| netfront.usurp(PATIENCE)).unwrap();
+        let census = world.machine.hypervisor().census();
+        assert_eq!((census.mapped, census.bound_ports), (2, 2));
+    }
+    guest.exercise();
+    world.finish_well(guest);
+}
+
 /// Linux waits for Reconfigured without end and with its network locked, so it has to read that, whatever the toolstack
 /// has written; and it has to read the toolstack's Closing, or it would not go.
 #[test]

@@ -278,6 +278,28 @@ impl Vif {
         }
     }
 
+    /// Whether a frontend that is Connected has given other rings and channels than those of the present connection: it
+    /// has started anew, and so fast (or so carelessly) that nobody has seen it in another state. What it has written
+    /// badly is for the next connection to find.
+    pub(super) fn has_other_rings(&mut self, frontend: FrontendPath, host: &mut Host) -> bool {
+        if self.connection.is_none() {
+            return false;
+        }
+        let Some(client) = host.store.client() else {
+            return false;
+        };
+        let negotiated = match self.negotiate(client, frontend) {
+            Ok(negotiated) => negotiated.ok(),
+            Err(lost) => {
+                host.store.lost(&lost);
+                None
+            }
+        };
+        negotiated
+            .zip(self.connection.as_ref())
+            .is_some_and(|(now, connection)| now.queues != connection.negotiated.queues)
+    }
+
     /// Asks the workers to give everything back. `Some` when there is nothing to wait for.
     pub(super) fn disconnect(&mut self, host: &mut Host) -> Option<Event> {
         self.set_carrier(false);

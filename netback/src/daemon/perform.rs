@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use hotplug::{MacAddr, Tap, TapOptions, link};
-use xenbus::backend::{Action, Event, HotplugStatus, Phase};
+use xenbus::backend::{Action, Event, FrontendState, HotplugStatus, Phase};
 use xenbus::device::Written;
 use xenbus::{XenbusState, device};
 
@@ -29,6 +29,9 @@ const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before writing again what the store refused: twice as long each time.
 pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(5);
 const STORE_PATIENCE_MOST: Duration = Duration::from_secs(80);
+
+/// What a frontend that has been Connected, and is again with other rings, has gone through unseen.
+const STARTS_ANEW: Event = Event::Frontend(FrontendState::Initialising);
 
 /// What the kernel lets the MTU of a tap be, in bytes.
 const TAP_MTUS: RangeInclusive<u32> = 68..=65_521;
@@ -154,7 +157,9 @@ impl Vif {
         if (whole || node == frontend.state())
             && let Some(event) = self.read_frontend(host)
         {
-            self.feed(event, host);
+            let anew = event == Event::Frontend(FrontendState::Connected)
+                && self.has_other_rings(frontend, host);
+            self.feed(if anew { STARTS_ANEW } else { event }, host);
         }
         if node != frontend.state()
             && let Some(event) = self.follow_requests(host)

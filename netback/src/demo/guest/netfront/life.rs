@@ -3,7 +3,7 @@
 //! themselves. Each waits for the backend where the guest's own driver does, and for no longer than it is told to.
 //! Called on the guest's thread, and by tests that drive a frontend by hand.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use xenbus::XenbusState;
 
@@ -159,6 +159,29 @@ impl Netfront {
         drop(left_behind);
         self.store.set_state(XenbusState::Initialising)?;
         self.connect(limit)
+    }
+
+    /// A new kernel takes over that does not look at what the old one has left: all it does is to publish its own rings.
+    /// The old ones' grants last for as long as the backend takes to let go of them.
+    ///
+    /// # Errors
+    /// The backend does not come to serve the new rings within `limit`, or the store or hypervisor fails.
+    pub fn usurp(&mut self, limit: Duration) -> Result<(), NetfrontError> {
+        let left_behind = self.link.take();
+        self.publish()?;
+        let deadline = Instant::now() + limit;
+        // A backend signals when it takes rings up. Its state says nothing of that: it was Connected before.
+        while self.events() == 0 {
+            if Instant::now() > deadline {
+                let (wanted, state) = (vec![XenbusState::Connected], self.store.backend_state()?);
+                return Err(NetfrontError::Timeout { wanted, state });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(left_behind);
+        self.wait(&[XenbusState::Connected], limit)?;
+        self.phase = Phase::Connected;
+        Ok(())
     }
 
     fn wait(

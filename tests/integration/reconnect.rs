@@ -117,6 +117,33 @@ fn detach_while_the_driver_has_closed() {
     world.finish(guest);
 }
 
+/// `xl devd` and xapi look at the directory after the device has closed: what the script has said is not true any more
+/// (as with the kernel's backend), and the toolstack is told last.
+#[test]
+fn a_detached_device_is_not_plugged_in_any_more() {
+    let world = World::new();
+    let guest = world.guest(1, linux());
+    let vif = guest.vif.clone();
+    let status = || {
+        let node = format!("{}/hotplug-status", vif.backend_dir());
+        world.toolstack().read(&node).unwrap()
+    };
+    // A driver that only goes leaves it: the script is not run again.
+    guest.with(|netfront| netfront.close(PATIENCE)).unwrap();
+    assert_eq!(status().as_deref(), Some("connected"));
+    let toolstack = world.toolstack();
+    guest.with(|netfront| netfront.open(PATIENCE)).unwrap();
+    toolstack.begin_detach(&vif).unwrap();
+    guest.wait_closed();
+    toolstack
+        .wait_state(&vif, XenbusState::Closed, PATIENCE)
+        .unwrap();
+    assert_eq!(status(), None);
+    toolstack.remove_vif(&vif).unwrap();
+    guest.stop().unwrap();
+    world.finish_empty();
+}
+
 #[test]
 fn detach_before_any_driver() {
     let world = World::new();

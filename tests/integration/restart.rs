@@ -12,9 +12,9 @@ use netback::demo::toolstack::VifSpec;
 use netback::demo::{guest::netfront::Phase, pattern};
 use netback_tests::raw::linux;
 use netback_tests::world::{PATIENCE, guest_ip, until};
-use netback_tests::{TestGuest, World};
+use netback_tests::{TestGuest, World, host};
 use xenbus::wire::Kind;
-use xenbus::{ErrorCode, Xs};
+use xenbus::{ErrorCode, XenbusState, Xs};
 
 #[test]
 fn a_connection_outlives_the_daemon() {
@@ -109,6 +109,28 @@ fn a_guest_that_leaves_while_the_daemon_is_away() {
     world.toolstack().remove_vif(&guest.vif).unwrap();
     guest.stop().unwrap();
     world.finish_empty();
+}
+
+/// A guest that seems to be connected has a carrier with the next daemon; one that turns out not to be loses it, so that its
+/// bridge does not queue frames that nobody will read.
+#[test]
+fn a_guest_that_is_not_there_any_more_has_no_carrier() {
+    let mut world = World::new();
+    let (gone, mut netfront) = world.raw(1, linux());
+    let (waits, other) = world.raw(2, linux());
+    let has_carrier = |vif: &VifSpec| host::has_carrier(&vif.tap());
+    until("both have a carrier", || {
+        has_carrier(&gone) && has_carrier(&waits)
+    });
+    world.machine.stop_daemon().unwrap();
+    netfront.vanish();
+    other.store().set_state(XenbusState::Closing).unwrap();
+    world.machine.start_daemon().unwrap();
+    world.wait_status(&gone, "failed");
+    world.wait_status(&waits, "closing");
+    assert!(!has_carrier(&gone) && !has_carrier(&waits));
+    world.force_away(&gone, netfront);
+    world.finish_raw(&waits, other);
 }
 
 /// A whole new device takes the place of one that went while nobody looked.

@@ -3,6 +3,7 @@
 //! checks the place of every slot of every frame.
 
 use netback::demo::guest::control::ADD_GREF_MAPPING;
+use netback::demo::guest::netfront::Phase;
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::probe;
 use netback_tests::raw::{linux, reload};
@@ -165,6 +166,30 @@ fn several_queues_and_a_restart() {
     let stats = guest.stats();
     assert_eq!(stats.rx_xdp, stats.rx_frames);
     world.finish_well(guest);
+}
+
+/// Linux waits for the answer without end, and with its network locked: it must not have to wait for a script.
+#[test]
+fn a_program_is_put_on_before_the_script_has_run() {
+    let world = World::new();
+    let vif = world.create(1);
+    world.wait_init(&vif);
+    let mut netfront = world.frontend(&vif, linux());
+    netfront.publish().unwrap();
+    world.wait_status(&vif, "await-hotplug");
+    for bytes in [256, 0, 256] {
+        netfront.set_headroom(bytes, PATIENCE).unwrap();
+        until("the headroom is as asked for", || {
+            world.vif_status(&vif).unwrap().features.xdp_headroom == bytes
+        });
+    }
+    assert_eq!(world.vif_status(&vif).unwrap().state, "await-hotplug");
+    world.run_script(&vif);
+    until("the guest is connected", || {
+        netfront.follow().unwrap() == Phase::Connected
+    });
+    world.wait_backend_connected(&vif);
+    world.finish_raw(&vif, netfront);
 }
 
 /// A guest between Reconfiguring and Connected when the daemon dies: the next one answers.

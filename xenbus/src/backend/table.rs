@@ -227,6 +227,11 @@ fn connected(here: Phase, event: &Event, online: bool) -> Edge {
         (Event::Frontend(Reconfiguring), Phase::Connected) => {
             to(Phase::Reconfigured, &[Reconfigure, SetState(Reconfigured)])
         }
+        // A frontend waits for this without end, and the script may never be done. It goes
+        // on with an own state that is not Connected.
+        (Event::Frontend(Reconfiguring), Phase::Connecting | Phase::AwaitHotplug) => {
+            to(here, &[Reconfigure, SetState(Reconfigured)])
+        }
         // A guest that goes from 7 over 4 to 7 quickly is seen in 7 only.
         (Event::Frontend(Reconfiguring), Phase::Reconfigured) => to(here, &[Reconfigure]),
         (Event::Frontend(FrontConnected), Phase::Reconfigured) if online => {

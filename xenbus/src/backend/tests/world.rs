@@ -110,7 +110,7 @@ impl World {
                 assert!(self.rings || !self.worker.is_empty());
                 self.worker.push_back(Command::Disconnect);
             }
-            Action::Reconfigure => assert!(self.rings),
+            Action::Reconfigure => assert!(self.rings || !self.worker.is_empty()),
             Action::RunOnline => self.online_runs += 1,
             Action::RunOffline => {
                 self.offline_runs += 1;
@@ -138,7 +138,7 @@ impl World {
         let legal = matches!(
             (own, state),
             (S::Initialising, S::InitWait | S::Closing | S::Closed)
-                | (S::InitWait, S::Connected | S::Closing)
+                | (S::InitWait, S::Connected | S::Reconfigured | S::Closing)
                 | (S::Connected, S::Closing | S::Reconfigured)
                 | (S::Reconfigured, S::Closing | S::Connected)
                 | (S::Closing, S::Closed)

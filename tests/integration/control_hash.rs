@@ -2,6 +2,7 @@
 //! Hashes: what a guest may ask for over its control ring, every answer to it, and the packets that come with their
 //! hash, by the queue that the guest has chosen for it.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use netback::control::model::ControlStatus;
 use netback::demo::guest::control::{self, ExpectedHash};
 use netback::demo::guest::netfront::Netfront;
 use netback::demo::guest::options::FrontendOptions;
+use netback::demo::toolstack::VifSpec;
 use netback_tests::World;
 use netback_tests::host::add_neighbour;
 use netback_tests::raw::{assert_no_violation, drain, reload};
@@ -206,6 +208,7 @@ fn packets_are_steered_by_the_guests_table() {
         assert_eq!(set, DONE);
         for flow in 0..40_u32 {
             let (queue, hash) = queue_of_a_flow(&mut netfront, flow);
+            let hash = hash.unwrap();
             let expected = match table {
                 [] => hash % 4,
                 table => table[hash as usize % table.len()],
@@ -213,17 +216,53 @@ fn packets_are_steered_by_the_guests_table() {
             assert_eq!(queue, expected, "{table:?}, hash {hash:#x}");
         }
     }
-    // Without a hash the choice is the host's.
-    assert_eq!(
-        ask(&mut netfront, control::SET_HASH_ALGORITHM, [0, 0, 0]),
-        DONE
-    );
     assert_no_violation(&netfront);
     world.finish_raw(&vif, netfront);
 }
 
-/// Sends a datagram of a flow of its own to domain 1 until it arrives: by which queue, and with which hash.
-fn queue_of_a_flow(netfront: &mut Netfront, flow: u32) -> (u32, u32) {
+/// Without a hash the choice is the host's, which uses all queues: when the guest takes back what it has said, comes
+/// anew, or has told it to a daemon that is gone. The tap outlives all three.
+#[test]
+fn a_table_is_forgotten_by_the_tap_too() {
+    let mut world = World::smp();
+    let options = FrontendOptions {
+        queues: 4,
+        ..with_ring()
+    };
+    let (vif, mut netfront) = world.raw(1, options);
+    let ends: [fn(&mut World, &VifSpec, &mut Netfront); 3] = [
+        |_, _, netfront| {
+            let answer = ask(netfront, control::SET_HASH_ALGORITHM, [0, 0, 0]);
+            assert_eq!(answer, DONE);
+        },
+        |_, _, netfront| reload(netfront),
+        |world, vif, _| {
+            world.restart_daemon();
+            world.wait_status(vif, "connected");
+        },
+    ];
+    for end in ends {
+        hash_all(&mut netfront);
+        let answer = ask(&mut netfront, control::SET_HASH_MAPPING_SIZE, [1, 0, 0]);
+        assert_eq!(answer, DONE);
+        assert_eq!(
+            ring(&mut netfront).set_mapping(&[3], 0, PATIENCE).unwrap(),
+            DONE
+        );
+        let queues = |netfront: &mut Netfront| -> BTreeSet<u32> {
+            let flows = (0..20).map(|flow| queue_of_a_flow(netfront, flow).0);
+            flows.collect()
+        };
+        assert_eq!(queues(&mut netfront), [3].into());
+        end(&mut world, &vif, &mut netfront);
+        assert!(queues(&mut netfront).len() > 1);
+    }
+    assert_no_violation(&netfront);
+    world.finish_raw(&vif, netfront);
+}
+
+/// Sends a datagram of a flow of its own to domain 1 until it arrives: by which queue, and with which hash, if it has one.
+fn queue_of_a_flow(netfront: &mut Netfront, flow: u32) -> (u32, Option<u32>) {
     let address = Ipv4Addr::from(u32::from(guest_ip(1)) + 1 + flow);
     add_neighbour(address, "vif1.0");
     let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -242,7 +281,8 @@ fn queue_of_a_flow(netfront: &mut Netfront, flow: u32) -> (u32, u32) {
                 let queue = (0..4)
                     .find(|queue| now[*queue].rx_frames > frames(*queue))
                     .unwrap();
-                found = Some((u32::try_from(queue).unwrap(), frame.hash.unwrap().1));
+                let hash = frame.hash.map(|(_, hash)| hash);
+                found = Some((u32::try_from(queue).unwrap(), hash));
             }
         }
         netfront.flush();

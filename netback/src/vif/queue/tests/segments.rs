@@ -52,6 +52,34 @@ fn a_frame_of_too_many_segments_is_dropped() {
     assert_eq!(drops, [(DropReason::BadOffload, 1)]);
 }
 
+/// Segments need checksums of their own, so one that is there is made blank again, and that is told (as with Linux's
+/// netback).
+#[test]
+fn a_frame_of_segments_with_a_checksum_is_mended_and_counted() {
+    for flags in [0, DATA_VALIDATED] {
+        let mut rig = Rig::new();
+        let mut frame = ipv4(TCP, 20, 3000);
+        rig.slot(0, &frame, flags | EXTRA_INFO, frame.len());
+        let extra = FrontExtra {
+            kind: 1,
+            flags: 0,
+            body: [0xe8, 3, 1, 0, 0, 0],
+        };
+        rig.tx.push(FrontTxSlot::Extra(extra)).unwrap();
+        rig.turn();
+        // 192.0.2.1 and 192.0.2.2, protocol 6, 3020 bytes.
+        frame[50..52].copy_from_slice(&[0x8f, 0xd6]);
+        let header = vec![1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0, 0, 0];
+        assert_eq!(rig.out(), Some((header, frame)));
+        let counted = (rig.counters.tx.repairs(), rig.counters.tx.packets());
+        assert_eq!(counted, (1, 1));
+    }
+    let mut rig = Rig::new();
+    send_large(&mut rig, 255);
+    rig.turn();
+    assert_eq!(rig.counters.tx.repairs(), 0);
+}
+
 /// A frame of three segments from the host, behind a VLAN tag or not.
 fn give_segments(rig: &Rig, tagged: bool) {
     let (mut header, mut frame) = segments();

@@ -223,20 +223,22 @@ fn a_blank_checksum_that_netif_cannot_describe_is_computed() {
 
 #[test]
 fn behind_a_vlan_tag_the_checksum_is_computed() {
-    let mut frame = tcp4();
-    frame.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
-    let before = frame.clone();
-    let described = describe_for_guest(blank(38, 16), &mut frame, ALL);
-    assert_eq!(
-        described,
-        Ok(ForGuest {
-            flags: RxFlags::DATA_VALIDATED,
-            gso: None
-        })
-    );
-    assert_ne!(frame, before);
-    let segmented = segmented(blank(38, 16), TCP_V4, 58);
-    assert!(!is_taken_whole(segmented, &frame, ALL));
+    for (mut frame, start, gso) in [(tcp4(), 34, TCP_V4), (tcp6(), 54, TCP_V6)] {
+        frame.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
+        let header = blank(start + 4, 16);
+        let before = frame.clone();
+        let described = describe_for_guest(header, &mut frame, ALL);
+        assert_eq!(
+            described,
+            Ok(ForGuest {
+                flags: RxFlags::DATA_VALIDATED,
+                gso: None
+            })
+        );
+        assert_ne!(frame, before);
+        let segmented = segmented(header, gso, start + 4 + 20);
+        assert!(!is_taken_whole(segmented, &frame, ALL));
+    }
 }
 
 #[test]

@@ -273,6 +273,25 @@ fn an_mtu_that_changes_without_the_store_is_told_when_it_is_back() {
     world.finish(guest);
 }
 
+#[test]
+fn an_mtu_that_changes_without_a_daemon_is_told_by_the_next() {
+    let mut world = World::new();
+    let guest = world.guest_with_mtu(1, 9_000, linux());
+    let told = |world: &World| {
+        let node = format!("{}/mtu", guest.vif.frontend_dir());
+        world.toolstack().read(&node).unwrap()
+    };
+    assert_eq!(told(&world).as_deref(), Some("9000"));
+    world.machine.stop_daemon().unwrap();
+    hotplug::link::set_mtu(&guest.vif.tap(), 1_500).unwrap();
+    world.machine.start_daemon().unwrap();
+    until("the guest is told", || {
+        told(&world).as_deref() == Some("1500")
+    });
+    guest.exercise();
+    world.finish(guest);
+}
+
 /// It waits for the toolstack to remove it, and nobody else would remove its tap.
 #[test]
 fn the_tap_of_a_device_that_is_over_is_removed() {

@@ -84,12 +84,8 @@ fn the_guest_leaves_segmentation_to_its_backend() {
     guest.tcp(8 << 20);
     let tx = world.vif_status(&guest.vif).unwrap().tx;
     assert!(tx.bytes > 8 << 20, "{tx:?}");
-    assert!(
-        tx.bytes / tx.packets > 1_514,
-        "{} bytes in {} packets",
-        tx.bytes,
-        tx.packets
-    );
+    // Not by the mean size: how many acknowledgements there are among them depends on the machine.
+    assert!(guest.stats().tx_gso > 0, "{:?}", guest.stats());
     guest.assert_well_served();
 }
 

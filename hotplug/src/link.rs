@@ -154,6 +154,12 @@ pub fn tap_queues(name: &str) -> io::Result<u32> {
     netlink::tun_queues(sys::index(socket()?.as_fd(), IfReq::named(name)?)?)
 }
 
+/// Frames that were to be transmitted and that the interface has dropped since it was made. Of a tap: those that its
+/// queue had no room for, and those for which it had no reader.
+pub fn tx_dropped(name: &str) -> io::Result<u64> {
+    netlink::tx_dropped(sys::index(socket()?.as_fd(), IfReq::named(name)?)?)
+}
+
 const IFF_UP: u16 = 1;
 
 fn set_flag(name: &str, up: bool) -> io::Result<()> {

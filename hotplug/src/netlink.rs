@@ -23,6 +23,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_TUN_NUM_QUEUES: u16 = 8;
@@ -52,6 +53,17 @@ pub(crate) fn tun_queues(index: i32) -> io::Result<u32> {
         None => Ok(0),
         Some(count) => Ok(u32::from_ne_bytes(count.try_into().map_err(|_| strange())?)),
     }
+}
+
+/// Frames that were handed to the interface with this index to be transmitted, and that it dropped: `tx_dropped`, the
+/// eighth number of struct rtnl_link_stats64 (<linux/if_link.h>).
+pub(crate) fn tx_dropped(index: i32) -> io::Result<u64> {
+    const TX_DROPPED: usize = 7 * size_of::<u64>();
+    let attributes = attributes_of(index)?;
+    attribute(&attributes, IFLA_STATS64)
+        .and_then(|stats| stats.get(TX_DROPPED..)?.first_chunk())
+        .map(|count| u64::from_ne_bytes(*count))
+        .ok_or_else(strange)
 }
 
 /// What is told of an interface.

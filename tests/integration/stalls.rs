@@ -64,6 +64,22 @@ fn post(netfront: &mut Netfront, buffers: usize) {
     drain(netfront);
 }
 
+/// The kernel drops them, and nobody would tell the guest's operator.
+#[test]
+fn what_finds_no_room_in_the_tap_is_counted() {
+    let world = World::with(|config| config.tap.txqueuelen = 10);
+    let (vif, mut netfront) = world.raw(1, without_buffers());
+    let lost = || world.rx_dropped(&vif, "tap-queue-full");
+    assert_eq!(lost(), 0);
+    flood(vif.guest, 50, 200);
+    until("the queue is full", || lost() >= 40);
+    // The count is of the device, not of the connection.
+    let before = lost();
+    reload(&mut netfront);
+    assert!(lost() >= before);
+    world.finish_raw(&vif, netfront);
+}
+
 #[test]
 fn a_guest_that_takes_nothing_has_no_carrier_until_it_does() {
     let world = impatient();

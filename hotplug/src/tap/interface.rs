@@ -37,6 +37,11 @@ impl Tap {
         self.at_link(link::look)
     }
 
+    /// Frames for the tap's reader that have been dropped since the tap was made ([`link::tx_dropped`]).
+    pub fn dropped(&self) -> io::Result<u64> {
+        self.at_link(link::tx_dropped)
+    }
+
     /// Sets the interface's MTU.
     pub fn set_mtu(&self, mtu: u32) -> Result<(), TapError> {
         self.at_link(move |name| link::set_mtu(name, mtu))

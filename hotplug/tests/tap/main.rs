@@ -36,6 +36,10 @@ const TESTS: &[(&str, fn())] = &[
         another_tap_goes_with_its_last_descriptor,
     ),
     ("destroy_leaves_nothing", destroy_leaves_nothing),
+    (
+        "what_finds_no_room_is_counted",
+        what_finds_no_room_is_counted,
+    ),
     ("a_rename_is_followed", a_rename_is_followed),
     (
         "a_move_to_another_namespace_is_followed",
@@ -209,6 +213,26 @@ fn a_persistent_tap_survives_and_is_taken_again() {
     assert_eq!(tap.mac().unwrap().to_string(), "00:16:3e:00:00:99");
     assert_eq!(link::tx_queue_len("vif1.0").unwrap(), 5);
     assert!(link::is_up("vif1.0").unwrap());
+}
+
+fn what_finds_no_room_is_counted() {
+    let options = TapOptions {
+        txqueuelen: 4,
+        ..options()
+    };
+    let tap = Tap::create("vif1.0", &options).unwrap();
+    assert_eq!(tap.dropped().unwrap(), 0);
+    link::set_up("vif1.0").unwrap();
+    let way = Injector::open("vif1.0").unwrap();
+    // Beside what the kernel has to say of itself.
+    for _ in 0..20 {
+        way.send(&[0; VNET_HDR_LEN + 60]).unwrap();
+    }
+    eventually("the drops", || tap.dropped().unwrap() >= 16);
+    assert_eq!(
+        link::tx_dropped("no-such-link").unwrap_err().raw_os_error(),
+        Some(nix::libc::ENODEV)
+    );
 }
 
 fn another_tap_goes_with_its_last_descriptor() {

@@ -9,6 +9,7 @@ use xenbus::backend::Phase;
 use super::model::{
     ControlStatus, DirectionStatus, FeatureStatus, QueueStatus, Status, VifStatus, XenstoreStatus,
 };
+use crate::daemon::losses::TAP_QUEUE_FULL;
 use crate::vif::DropReason;
 use crate::vif::feature::{Feature, Features};
 
@@ -87,7 +88,10 @@ fn the_guide_explains_every_word() {
     let guide = include_str!("../../../docs/status.md");
     let states = Phase::ALL.iter().map(|phase| phase.name());
     let reasons = DropReason::ALL.iter().map(|reason| reason.name());
-    for word in states.chain(reasons).chain(["stall", "repaired-checksum"]) {
+    for word in states
+        .chain(reasons)
+        .chain([TAP_QUEUE_FULL, "stall", "repaired-checksum"])
+    {
         assert!(guide.contains(&format!("`{word}`")), "{word}");
     }
 }

@@ -22,6 +22,7 @@ impl Vif {
     pub(super) fn follow_carrier(&mut self, before: Phase, host: &mut Host) -> Option<Event> {
         match (before, self.machine.phase()) {
             (Phase::Connecting, Phase::AwaitHotplug) => {
+                self.begin_losses();
                 self.set_carrier(true);
                 self.publish_carrier(host);
             }

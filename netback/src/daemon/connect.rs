@@ -303,6 +303,7 @@ impl Vif {
     /// Asks the workers to give everything back. `Some` when there is nothing to wait for.
     pub(super) fn disconnect(&mut self, host: &mut Host) -> Option<Event> {
         self.set_carrier(false);
+        self.end_losses();
         let Some(connection) = &mut self.connection else {
             return Some(Event::QueuesDown);
         };

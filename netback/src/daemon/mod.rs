@@ -32,6 +32,7 @@ mod devices;
 mod host;
 mod limits;
 mod live;
+pub(crate) mod losses;
 mod orphans;
 mod perform;
 mod script;

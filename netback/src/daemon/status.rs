@@ -8,6 +8,7 @@ use xenbus::{DevicePath, DomId};
 
 use super::connection::Connection;
 use super::host::Host;
+use super::losses::TAP_QUEUE_FULL;
 use super::stall;
 use super::vif::Vif;
 use crate::control::model::{
@@ -77,7 +78,10 @@ fn vif_status(vif: &Vif) -> VifStatus {
         carrier_reason: link.and_then(|_| vif.link_reason()),
         multicast_addresses: connection.map(|connection| connection.live.multicast.len()),
         tx: limited(sum(by_queue.iter().map(|queue| &queue.tx)), vif.limits.tx()),
-        rx: limited(sum(by_queue.iter().map(|queue| &queue.rx)), vif.limits.rx()),
+        rx: with_losses(
+            limited(sum(by_queue.iter().map(|queue| &queue.rx)), vif.limits.rx()),
+            vif.lost_in_tap(),
+        ),
         by_queue,
     }
 }
@@ -154,6 +158,14 @@ fn limited(direction: DirectionStatus, limit: Option<Rate>) -> DirectionStatus {
         limit_mbit_per_second: limit.map(Rate::mbit_per_second),
         ..direction
     }
+}
+
+/// What comes for the whole vif, with what has not come as far as a queue.
+fn with_losses(mut rx: DirectionStatus, lost: u64) -> DirectionStatus {
+    if lost > 0 {
+        rx.drops.insert(TAP_QUEUE_FULL.to_owned(), lost);
+    }
+    rx
 }
 
 /// One direction of all queues.

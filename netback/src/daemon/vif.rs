@@ -20,6 +20,7 @@ use xenbus::{Ahead, Client, DevicePath, FrontendPath, XenbusState, Xs};
 use super::connection::{Connection, Outcome};
 use super::host::Host;
 use super::limits::VifLimits;
+use super::losses::Losses;
 use super::perform::STORE_PATIENCE;
 use super::script::Script;
 use crate::logging::{RateLimited, if_any};
@@ -57,6 +58,7 @@ pub(super) struct Vif {
     pub(super) queues_at_most: Option<u16>,
     /// By queue pair, over all connections of the device's life.
     pub(super) counters: Vec<Arc<QueueCounters>>,
+    pub(super) losses: Losses,
     pub(super) limits: VifLimits,
     pub(super) script: Script,
     /// The features were written when they last had to be.
@@ -135,6 +137,7 @@ impl Vif {
             connection: None,
             queues_at_most: None,
             counters: Vec::new(),
+            losses: Losses::default(),
             limits: VifLimits::new(&host.config),
             script: Script::default(),
             advertised: false,

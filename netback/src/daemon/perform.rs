@@ -294,8 +294,8 @@ impl Vif {
         self.again_unless(done.is_some(), host);
         if let Some(suppressed) = self.log_limit.allow(Instant::now()) {
             let domid = path.dom;
-            let guest = self.facts.guest.as_deref().unwrap_or_default();
-            tracing::error!(vif = %self.name(), %domid, ?guest, %reason, suppressed = if_any(suppressed), "failed");
+            let guest = self.facts.guest_shown();
+            tracing::error!(vif = %self.name(), %domid, guest, %reason, suppressed = if_any(suppressed), "failed");
         }
     }
 

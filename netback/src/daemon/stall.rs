@@ -23,11 +23,11 @@ impl Vif {
             return;
         };
         let (vif, domid, suppressed) = (self.name(), self.path.dom, if_any(suppressed));
-        let guest = self.facts.guest.as_deref().unwrap_or_default();
+        let guest = self.facts.guest_shown();
         if stalled {
-            tracing::warn!(%vif, %domid, ?guest, reason = STALLED, suppressed, "stalled");
+            tracing::warn!(%vif, %domid, guest, reason = STALLED, suppressed, "stalled");
         } else {
-            tracing::info!(%vif, %domid, ?guest, suppressed, "goes on after a stall");
+            tracing::info!(%vif, %domid, guest, suppressed, "goes on after a stall");
         }
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use hotplug::Tap;
 use hotplug::link::Link;
+use tracing::field::{DebugValue, debug};
 use xenbus::backend::{Device, Event, Phase};
 use xenbus::device::Probe;
 use xenbus::{Ahead, Client, DevicePath, FrontendPath, XenbusState, Xs};
@@ -253,12 +254,17 @@ impl Vif {
         } else {
             "disconnected"
         };
-        let guest = self.facts.guest.as_deref().unwrap_or_default();
-        tracing::info!(vif = %self.name(), domid = %self.path.dom, ?guest, suppressed = if_any(suppressed), "{what}");
+        let guest = self.facts.guest_shown();
+        tracing::info!(vif = %self.name(), domid = %self.path.dom, guest, suppressed = if_any(suppressed), "{what}");
     }
 }
 
 impl Facts {
+    /// The guest's name for a log event's field, escaped: left out where a driver domain may not see it.
+    pub(super) fn guest_shown(&self) -> Option<DebugValue<&str>> {
+        self.guest.as_deref().map(debug)
+    }
+
     /// # Errors
     ///
     /// What the device's own directory says cannot be read, or the store is gone.

@@ -326,6 +326,29 @@ fn the_error_of_a_device_that_went_while_no_daemon_ran_is_removed() {
     world.finish_empty();
 }
 
+/// The node has the truth, and `netback status` is where an operator looks.
+#[test]
+fn the_next_daemon_tells_why_a_vif_had_failed() {
+    let mut world = World::new();
+    let (vif, mut netfront) = world.raw(1, linux());
+    netfront.rx_queue().unwrap().ring().lie_req_prod(4_711);
+    netfront.kick();
+    let error = world.wait_error(&vif);
+    assert!(error.contains("4711"), "{error}");
+    netfront.close(PATIENCE).unwrap();
+    world.restart_daemon();
+    let reason = || world.vif_status(&vif).unwrap().reason;
+    assert_eq!(
+        (reason(), world.error(&vif)),
+        (Some(error.clone()), Some(error))
+    );
+    // A driver that starts anew is forgiven.
+    netfront.open(PATIENCE).unwrap();
+    world.wait_forgiven(&vif);
+    until("nothing ails it", || reason().is_none());
+    world.finish_raw(&vif, netfront);
+}
+
 /// As in a driver domain whose quota is used up: a frontend reads the features when it sees InitWait, and never again.
 #[test]
 fn features_that_the_store_refuses_are_written_before_init_wait() {

@@ -97,6 +97,7 @@ impl Vif {
                 None
             }
             Action::ClearError => {
+                self.facts.left_error = None;
                 host.store.ask(path, "remove the error nodes", |c| {
                     device::clear_error(c, path)
                 });
@@ -284,7 +285,7 @@ impl Vif {
     }
 
     pub(super) fn report_error(&mut self, host: &mut Host) {
-        let Some(reason) = self.machine.error() else {
+        let Some(reason) = self.error() else {
             return;
         };
         let (path, reason) = (self.path, reason.to_owned());
@@ -340,8 +341,7 @@ impl Vif {
             }
             self.write_state(host);
         }
-        let in_error = self.machine.error().is_some();
-        let error = if in_error {
+        let error = if self.error().is_some() {
             Action::ReportError
         } else {
             Action::ClearError

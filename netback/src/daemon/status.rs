@@ -91,7 +91,7 @@ fn reason(vif: &Vif) -> Option<String> {
     let refused = vif.resync_due.then_some(STORE_REFUSES);
     let waits = vif.machine.phase().reason();
     let stalled = vif.is_stalled().then_some(stall::STALLED);
-    let reason = vif.machine.error().or(refused).or(waits).or(stalled);
+    let reason = vif.error().or(refused).or(waits).or(stalled);
     reason.map(str::to_owned).or_else(|| fewer_queues(vif))
 }
 

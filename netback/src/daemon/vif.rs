@@ -95,12 +95,14 @@ pub(super) struct Facts {
     pub(super) vifname: Option<String>,
     pub(super) gatewaydev: Option<String>,
     pub(super) hotplug_status: Option<String>,
+    /// What a former daemon had to say of it last, if that was an error.
+    pub(super) left_error: Option<String>,
     /// Settings of the vif line that nobody carries out, with their values.
     pub(super) unserved: Vec<(&'static str, String)>,
 }
 
 /// What is read of the device's own directory.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "mac",
     "mtu",
     "script",
@@ -108,6 +110,7 @@ const OWN: [&str; 7] = [
     "vifname",
     "gatewaydev",
     "hotplug-status",
+    "error",
 ];
 
 /// What libxl takes from a vif line and writes for a backend that can, and this one cannot.
@@ -221,6 +224,11 @@ impl Vif {
         format!("vif{}.{}", self.path.dom, self.handle)
     }
 
+    /// What is wrong with it: by this daemon's word, or else by that of a former one.
+    pub(super) fn error(&self) -> Option<&str> {
+        self.machine.error().or(self.facts.left_error.as_deref())
+    }
+
     /// Says that the device still waits for its script, if it does.
     pub(super) fn still_waiting(&mut self) {
         self.wait_noticed = false;
@@ -290,6 +298,7 @@ impl Facts {
             vifname: own("vifname")?,
             gatewaydev: own("gatewaydev")?,
             hotplug_status: own("hotplug-status")?,
+            left_error: own("error")?,
             unserved,
         })
     }

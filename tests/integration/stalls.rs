@@ -69,6 +69,7 @@ fn post(netfront: &mut Netfront, buffers: usize) {
 fn what_finds_no_room_in_the_tap_is_counted() {
     let world = World::with(|config| config.tap.txqueuelen = 10);
     let (vif, mut netfront) = world.raw(1, without_buffers());
+    host::without_waiting(&vif.tap());
     let lost = || world.rx_dropped(&vif, "tap-queue-full");
     assert_eq!(lost(), 0);
     flood(vif.guest, 50, 200);

@@ -180,9 +180,8 @@ impl Place for RxPlace {
 
     fn is_answer(self, slot: [u32; 2]) -> bool {
         match self {
-            Self::Extra { .. } => {
-                ExtraSlot::from_words(slot).is_ok_and(|extra| extra.to_words() == slot)
-            }
+            Self::Extra { .. } => ExtraSlot::from_words(slot)
+                .is_ok_and(|extra| is_for_guest(extra.extra) && extra.to_words() == slot),
             Self::First | Self::Further => {
                 let (flags, status) = flags_and_status(slot);
                 let is_length =
@@ -233,6 +232,16 @@ impl Place for RxPlace {
                 (RxSlotResponse::Data(error), Self::First)
             }
         }
+    }
+}
+
+/// Whether a backend tells its guest so. None of these can be a buffer: where they have a size, a hash's algorithm
+/// or, of the room before the data, zeroes, that has zeroes and a reference.
+const fn is_for_guest(extra: Extra) -> bool {
+    match extra {
+        Extra::Gso(_) | Extra::Xdp { .. } => true,
+        Extra::Hash { algorithm, .. } => algorithm != 0,
+        Extra::McastAdd(_) | Extra::McastDel(_) => false,
     }
 }
 

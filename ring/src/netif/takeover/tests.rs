@@ -293,3 +293,31 @@ fn a_ring_full_of_what_looks_like_answers() {
     let answers = std::iter::from_fn(|| front.take().unwrap());
     assert_eq!(answers.count(), 256);
 }
+
+/// A guest may call its buffers what it likes. These are called by what an extra info begins with that no backend
+/// writes into this ring; two of them say that another one follows.
+#[test]
+fn a_posted_buffer_is_no_extra_info() {
+    for id in [1, 2, 3, 4, 5, 0x0102, 0x0104] {
+        let page = SharedPage::anonymous().unwrap();
+        let mut front = FrontRing::<FrontRx>::init(page.clone());
+        for _ in 0..10 {
+            front.push(FrontRxRequest { id, gref: GREF }).unwrap();
+        }
+        let _event = front.publish();
+        let mut former = BackRing::<RxRing>::attach(page.clone()).unwrap();
+        former.unconsumed().unwrap();
+        former.take().unwrap();
+        let packet = Shape { extras: 1, data: 1 };
+        former.respond(received(packet, 0, id)).unwrap();
+        drop(former);
+
+        let (mut next, settled) = BackRing::<RxRing>::take_over(page).unwrap();
+        assert_eq!(settled, 2, "the packet's, and its extra info: {id:#x}");
+        assert_eq!(next.unconsumed(), Ok(8));
+        let (_, first) = front.take().unwrap().unwrap();
+        assert_eq!(first.as_response().flags, rx_flags::EXTRA_INFO);
+        let (_, extra) = front.take().unwrap().unwrap();
+        assert_eq!((extra.as_extra().kind, extra.as_extra().flags), (5, 0));
+    }
+}

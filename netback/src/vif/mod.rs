@@ -9,7 +9,7 @@
 //! a row), `cut` (frames that the guest cannot take whole), [`rate`] and [`bucket`] (limits),
 //! `shortage` (a guest with too few rx buffers), `attach` and `signal` (what Xen is asked for), [`control`] (what the guest configures while it
 //! runs), [`workbench`] (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
-//! `freebsd` is tests only.
+//! `freebsd` is tests only; `fuzzing` is for `tests/fuzz`.
 
 mod attach;
 pub mod bucket;
@@ -21,6 +21,8 @@ pub mod fault;
 pub mod feature;
 #[cfg(test)]
 mod freebsd;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guest_rx;
 mod guest_tx;
 pub mod headers;

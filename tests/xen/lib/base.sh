@@ -17,6 +17,8 @@ host_tools=(
     flock:util-linux
     shellcheck:shellcheck
     systemd-analyze:systemd
+    # Not the rig's: libFuzzer is compiled from its source (tests/fuzz).
+    c++:g++
 )
 
 die() {

@@ -201,6 +201,17 @@ iperf_serve() {
     wait_for 60 "iperf3 does not listen in dom0" port_listens "$1"
 }
 
+# file_serve BYTES: random bytes at http://$dom0_address:8080/data for as long as the scenario lives. Sets file_sum and file_pid.
+file_serve() {
+    local www=$rig/www
+    mkdir -p "$www"
+    head -c "$1" /dev/urandom >"$www/data"
+    file_sum=$(md5sum <"$www/data")
+    httpd -f -p 8080 -h "$www" &
+    file_pid=$!
+    wait_for 30 "dom0 does not serve files" port_listens 8080
+}
+
 # tcp_both_ways NAME VOLUME PORT: iperf3 moves the volume (as "32M") from the guest, then to it. What is judged is that it arrives; speed is a remark.
 tcp_both_ways() {
     local name=$1 volume=$2 port=$3 way output

@@ -5,7 +5,6 @@
 . /tests/lib.sh
 
 guest=pv15
-www=$rig/www15
 size=10000000 # bytes of one transfer
 crashes=6
 GUEST_TIMEOUT=600
@@ -26,16 +25,11 @@ arrived() {
     count=$(wc -l <<<"$2")
     echo "$1: $count transfers"
     [ -n "$2" ] || fail "$1: no transfer arrived"
-    [ "$(sort -u <<<"$2")" = "$sum" ] || fail "$1: other bytes arrived than were sent: $2"
+    [ "$(sort -u <<<"$2")" = "$file_sum" ] || fail "$1: other bytes arrived than were sent: $2"
 }
 
 take_snapshot empty
-mkdir -p "$www"
-head -c "$size" /dev/urandom >"$www/data"
-sum=$(md5sum <"$www/data")
-httpd -f -p 8080 -h "$www" &
-server=$!
-wait_for 30 "dom0 does not serve files" port_listens 8080
+file_serve "$size"
 
 guest_create "$guest" pv 25
 check_vif "$guest"
@@ -63,6 +57,6 @@ arrived "to the guest" "$(guest_run "$guest" cat /tmp/crash.sums)"
 [ "$(cat "/sys/class/net/$(vif_of "$guest")/ifindex")" = "$tap" ] || fail "the tap is another one"
 check_vif "$guest"
 
-kill "$server"
+kill "$file_pid"
 guest_power_off "$guest"
 nothing_left empty

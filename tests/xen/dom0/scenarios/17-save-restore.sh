@@ -7,16 +7,10 @@
 
 guest=pv17
 image=$rig/$guest.image
-www=$rig/www17
 size=40000000 # bytes of the transfer
 
 take_snapshot empty
-mkdir -p "$www"
-head -c "$size" /dev/urandom >"$www/data"
-sum=$(md5sum <"$www/data")
-httpd -f -p 8080 -h "$www" &
-server=$!
-wait_for 30 "dom0 does not serve files" port_listens 8080
+file_serve "$size"
 guest_create "$guest" pv 28
 check_vif "$guest"
 ping_all "$(address 28)" 5
@@ -45,8 +39,8 @@ check "there is no $guest any more" guest_exists "$guest"
 check_vif "$guest"
 ping_all "$(address 28)" 20
 wait_for 300 "the transfer does not end" guest_run "$guest" "test -e /sum.ended"
-[ "$(guest_run "$guest" cat /sum)" = "$sum" ] || fail "other bytes arrived than were sent"
+[ "$(guest_run "$guest" cat /sum)" = "$file_sum" ] || fail "other bytes arrived than were sent"
 
-kill "$server"
+kill "$file_pid"
 guest_power_off "$guest"
 nothing_left empty

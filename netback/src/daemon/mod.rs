@@ -15,6 +15,7 @@
 //! | `limits` | rates |
 //! | `carrier` | whether there is somebody at the other end, shown to both |
 //! | `stall` | guests that do not take what comes for them |
+//! | `losses` | what found no room in the tap |
 //! | `live` | multicast, XDP, link state, MTU: what may change |
 //! | `store` | the connection to xenstored, lost and found |
 //! | `timers` | what is due when |

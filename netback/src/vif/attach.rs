@@ -40,11 +40,13 @@ pub enum ConnectError {
     Tap(#[source] io::Error),
 }
 
-/// Maps both rings' pages and takes the rings over, those of a daemon that may have been killed with care.
+/// Maps both rings' pages and takes the rings over, those of a daemon that may have been killed with care. `hashes`: the
+/// guest may have asked for its packets' hashes.
 pub(super) fn rings(
     guest: DomId,
     keys: QueueKeys,
     adopted: bool,
+    hashes: bool,
     grants: &impl Grants,
 ) -> Result<(BackRing<TxRing>, BackRing<RxRing>), ConnectError> {
     let tx = map("tx", guest, keys.tx_ring, grants)?;
@@ -54,7 +56,7 @@ pub(super) fn rings(
         return Ok((tx, BackRing::attach(rx).map_err(unfit("rx"))?));
     }
     let (tx, tx_slots) = BackRing::<TxRing>::take_over(tx).map_err(unfit("tx"))?;
-    let (rx, rx_slots) = BackRing::<RxRing>::take_over(rx).map_err(unfit("rx"))?;
+    let (rx, rx_slots) = BackRing::<RxRing>::take_over(rx, hashes).map_err(unfit("rx"))?;
     if tx_slots + rx_slots > 0 {
         tracing::info!(domid = %guest, tx_slots, rx_slots, "answers that the former daemon had not published are given now");
     }

@@ -88,7 +88,8 @@ impl QueuePair {
             control,
             ..
         } = request;
-        let (tx_ring, rx_ring) = attach::rings(guest, keys, adopted, &bench.grants)?;
+        let (tx_ring, rx_ring) =
+            attach::rings(guest, keys, adopted, control.is_some(), &bench.grants)?;
         let quota = control.as_ref().map(|control| control.view.quota());
         let mut pair = Self {
             guest,

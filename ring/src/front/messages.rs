@@ -202,7 +202,12 @@ impl FrontKind for FrontRx {
     const COUNT: u32 = 256;
 
     fn put<P: Page>(page: &P, offset: usize, request: FrontRxRequest) {
-        page.write_words(offset, [u32::from(request.id), request.gref]);
+        // As Linux does: what stands in the two bytes between them stays.
+        let [old] = page.read_words(offset);
+        page.write_words(
+            offset,
+            [old & 0xffff_0000 | u32::from(request.id), request.gref],
+        );
     }
 
     fn get<P: Page>(page: &P, offset: usize) -> FrontRxSlot {

@@ -40,13 +40,19 @@ impl<P: Page> BackRing<RxRing, P> {
     /// As [`attach`](Self::attach), and answers that are in the ring already are published. A packet that is there in
     /// part ends with an error. Returns how many slots that concerned. The frontend is to be signalled afterwards.
     ///
-    /// What looks like a length and flags is no reference, unless the guest has more than 65,536 of them.
+    /// What looks like a length and flags is no reference, unless the guest has more than 65,536 of them. `hashes`: the
+    /// frontend may have asked for the hashes of its packets. The extra info with one has a reference's place for its
+    /// own, so a buffer that the guest calls 4 can look like one then.
     ///
     /// # Errors
     ///
     /// As [`attach`](Self::attach).
-    pub fn take_over(page: P) -> Result<(Self, u32), PeerFault> {
-        settle::<RxPlace, P>(Self::attach(page)?)
+    pub fn take_over(page: P, hashes: bool) -> Result<(Self, u32), PeerFault> {
+        let ring = Self::attach(page)?;
+        match hashes {
+            true => settle::<RxPlace<true>, P>(ring),
+            false => settle::<RxPlace<false>, P>(ring),
+        }
     }
 }
 
@@ -158,7 +164,7 @@ impl Place for TxPlace {
 
 /// A slot of a receive ring, which an answer takes as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RxPlace {
+enum RxPlace<const HASHES: bool> {
     First,
     /// An extra info, whether data follow the last of them, and where in their pages data start.
     Extra {
@@ -169,7 +175,7 @@ enum RxPlace {
     Further,
 }
 
-impl Place for RxPlace {
+impl<const HASHES: bool> Place for RxPlace<HASHES> {
     type Ring = RxRing;
     type Slot = [u32; 2];
     const FIRST: Self = Self::First;
@@ -181,7 +187,7 @@ impl Place for RxPlace {
     fn is_answer(self, slot: [u32; 2]) -> bool {
         match self {
             Self::Extra { .. } => ExtraSlot::from_words(slot)
-                .is_ok_and(|extra| is_for_guest(extra.extra) && extra.to_words() == slot),
+                .is_ok_and(|extra| is_for_guest(extra.extra, HASHES) && extra.to_words() == slot),
             Self::First | Self::Further => {
                 let (flags, status) = flags_and_status(slot);
                 let is_length =
@@ -235,12 +241,13 @@ impl Place for RxPlace {
     }
 }
 
-/// Whether a backend tells its guest so. None of these can be a buffer: where they have a size, a hash's algorithm
-/// or, of the room before the data, zeroes, that has zeroes and a reference.
-const fn is_for_guest(extra: Extra) -> bool {
+/// Whether a backend tells its guest so. The first two can be no buffer, whatever the guest has left in the two bytes
+/// that a request does not use (Linux writes its number and its reference only): for its reference they have 0, or the
+/// version of the protocol to be segmented.
+const fn is_for_guest(extra: Extra, hashes: bool) -> bool {
     match extra {
         Extra::Gso(_) | Extra::Xdp { .. } => true,
-        Extra::Hash { algorithm, .. } => algorithm != 0,
+        Extra::Hash { algorithm, .. } => hashes && algorithm != 0,
         Extra::McastAdd(_) | Extra::McastDel(_) => false,
     }
 }

@@ -31,6 +31,7 @@ enum Input {
 #[derive(Arbitrary, Debug)]
 struct Anything {
     rx: bool,
+    hashes: bool,
     rsp_prod: u32,
     published: u16,
     slots: Many<Slot>,
@@ -323,7 +324,7 @@ fn received(killed: &Killed) {
     }
     drop(former);
 
-    let (mut next, settled) = BackRing::<RxRing>::take_over(page).unwrap();
+    let (mut next, settled) = BackRing::<RxRing>::take_over(page, true).unwrap();
     // A packet that is there in part gets the extra info that it lacks, and a last piece.
     let ending = match parts.get(answered) {
         _ if bounds.contains(&answered) => 0,
@@ -414,7 +415,11 @@ fn anything<R: RingKind>(input: &Anything, take_over: TakeOver<R>) {
 }
 
 fuzz_target!(|input: Input| match input {
-    Input::Anything(input) if input.rx => anything::<RxRing>(&input, BackRing::<RxRing>::take_over),
+    Input::Anything(input) if input.rx =>
+        anything::<RxRing>(&input, |page| BackRing::<RxRing>::take_over(
+            page,
+            input.hashes
+        )),
     Input::Anything(input) => anything::<TxRing>(&input, BackRing::<TxRing>::take_over),
     Input::Transmitted(killed) => transmitted(&killed),
     Input::Received(killed) => received(&killed),

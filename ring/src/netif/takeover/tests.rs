@@ -220,7 +220,7 @@ proptest! {
         }
         drop(former);
 
-        let (mut next, settled) = BackRing::<RxRing>::take_over(page).unwrap();
+        let (mut next, settled) = BackRing::<RxRing>::take_over(page, true).unwrap();
         // The guest finds packets, of which the last may be one that ends with an error.
         let mut read = 0;
         while let Some((_, slot)) = front.take().unwrap() {
@@ -294,13 +294,21 @@ fn a_ring_full_of_what_looks_like_answers() {
     assert_eq!(answers.count(), 256);
 }
 
-/// A guest may call its buffers what it likes. These are called by what an extra info begins with that no backend
-/// writes into this ring; two of them say that another one follows.
+/// A guest may call its buffers what it likes. These are called by what an extra info begins with; two of them say
+/// that another one follows. In the two bytes behind that it leaves what was there: a size, or a hash's type and
+/// algorithm.
 #[test]
 fn a_posted_buffer_is_no_extra_info() {
-    for id in [1, 2, 3, 4, 5, 0x0102, 0x0104] {
+    let ids = [1, 2, 3, 4, 5, 0x0102, 0x0104];
+    for (id, left) in ids
+        .into_iter()
+        .flat_map(|id| [0, 0x0100, 0x05a8].map(|left| (id, left)))
+    {
         let page = SharedPage::anonymous().unwrap();
         let mut front = FrontRing::<FrontRx>::init(page.clone());
+        for slot in 0..10 {
+            page.write_words(64 + 8 * slot, [left << 16]);
+        }
         for _ in 0..10 {
             front.push(FrontRxRequest { id, gref: GREF }).unwrap();
         }
@@ -312,8 +320,11 @@ fn a_posted_buffer_is_no_extra_info() {
         former.respond(received(packet, 0, id)).unwrap();
         drop(former);
 
-        let (mut next, settled) = BackRing::<RxRing>::take_over(page).unwrap();
-        assert_eq!(settled, 2, "the packet's, and its extra info: {id:#x}");
+        let (mut next, settled) = BackRing::<RxRing>::take_over(page, false).unwrap();
+        assert_eq!(
+            settled, 2,
+            "the packet's, and its extra info: {id:#x} {left:#x}"
+        );
         assert_eq!(next.unconsumed(), Ok(8));
         let (_, first) = front.take().unwrap().unwrap();
         assert_eq!(first.as_response().flags, rx_flags::EXTRA_INFO);

@@ -3,6 +3,7 @@
 
 use netback::demo::guest::netfront::{Netfront, Phase};
 use netback::demo::guest::options::FrontendOptions;
+use netback::demo::toolstack::VifSpec;
 use netback_tests::World;
 use netback_tests::raw::linux;
 use netback_tests::world::{PATIENCE, until};
@@ -89,17 +90,54 @@ fn detached_while_it_reconfigures() {
         if !asks_first {
             reconfigure(&netfront);
         }
-        let backend = |state| world.backend_state(&vif).as_deref() == Some(state);
-        until("the guest reads what it waits for", || backend("8"));
-        netfront.store().set_state(XenbusState::Connected).unwrap();
-        until("the guest reads that it is to go", || backend("5"));
-        until("it goes", || netfront.follow().unwrap() == Phase::Closed);
-        let toolstack = world.toolstack();
-        toolstack
-            .wait_state(&vif, XenbusState::Closed, PATIENCE)
-            .unwrap();
-        toolstack.remove_vif(&vif).unwrap();
+        goes_when_it_is_done(&world, &vif, &mut netfront);
         drop(netfront);
         world.finish_empty();
     }
+}
+
+#[test]
+fn detached_while_it_reconfigures_before_its_script_is_done() {
+    for asks_first in [true, false] {
+        let world = World::new();
+        let vif = world.create(1);
+        world.wait_init(&vif);
+        let mut netfront = world.frontend(&vif, linux());
+        netfront.publish().unwrap();
+        world.wait_status(&vif, "await-hotplug");
+        if asks_first {
+            netfront
+                .store()
+                .set_state(XenbusState::Reconfiguring)
+                .unwrap();
+            until("it is answered", || {
+                world.backend_state(&vif).as_deref() == Some("8")
+            });
+        }
+        world.toolstack().begin_detach(&vif).unwrap();
+        if !asks_first {
+            world.wait_status(&vif, "closing");
+            netfront
+                .store()
+                .set_state(XenbusState::Reconfiguring)
+                .unwrap();
+        }
+        goes_when_it_is_done(&world, &vif, &mut netfront);
+        drop(netfront);
+        world.finish_empty();
+    }
+}
+
+/// A guest that has been detached and waits for Reconfigured.
+fn goes_when_it_is_done(world: &World, vif: &VifSpec, netfront: &mut Netfront) {
+    let backend = |state| world.backend_state(vif).as_deref() == Some(state);
+    until("the guest reads what it waits for", || backend("8"));
+    netfront.store().set_state(XenbusState::Connected).unwrap();
+    until("the guest reads that it is to go", || backend("5"));
+    until("it goes", || netfront.follow().unwrap() == Phase::Closed);
+    let toolstack = world.toolstack();
+    toolstack
+        .wait_state(vif, XenbusState::Closed, PATIENCE)
+        .unwrap();
+    toolstack.remove_vif(vif).unwrap();
 }

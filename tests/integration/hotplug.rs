@@ -85,6 +85,21 @@ fn a_script_that_fails_is_reported_and_may_be_run_again() {
     guest.exercise();
 }
 
+/// It need not wait for a guest: whoever has mended the bridge sees that it was that.
+#[test]
+fn a_script_that_works_in_the_end_is_forgiven_before_a_guest_comes() {
+    let world = World::new();
+    let vif = world.create(1);
+    world.wait_init(&vif);
+    world.toolstack().set_hotplug_status(&vif, "error").unwrap();
+    let _ = world.wait_error(&vif);
+    world.run_script(&vif);
+    world.wait_forgiven(&vif);
+    assert_eq!(world.vif_status(&vif).unwrap().state, "init-wait");
+    let guest = world.boot_connected(vif, linux());
+    world.finish(guest);
+}
+
 /// A script in the machine's directory, which notes how it was called in `<script>.log`.
 struct Script {
     path: PathBuf,

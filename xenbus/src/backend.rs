@@ -110,19 +110,20 @@ pub enum Phase {
     Creating(Start),
     /// Own state 2, the netif exists, no rings.
     InitWait,
-    /// Own state 4 was left by a dead backend; the netif exists, no rings yet.
+    /// Own state 4 (or 7, or 8) was left by a dead backend; the netif exists, no rings yet.
     Adopted,
     /// A worker is mapping the rings.
     Connecting,
-    /// Rings are up, own state 4 is withheld until the hotplug script is done.
+    /// Rings are up, own state 4 is withheld until the hotplug script is done. (Own state 8 is not, for a frontend
+    /// that waits for it. A toolstack that has not seen our 2 by then waits in vain; that is its guest's doing.)
     AwaitHotplug,
-    /// Own state 4, packets flow.
+    /// Own state 4, or 5 if the frontend has been detached; packets flow.
     Connected,
     /// As [`Phase::Connected`], with own state 8.
     Reconfigured,
     /// A worker is giving the rings back; then the payload.
     Disconnecting(After),
-    /// Own state 5, the netif exists, no rings.
+    /// Own state 5 (8 for a frontend that waits for it), the netif exists, no rings.
     Closing,
     /// Own state 6, the netif exists, no rings.
     Closed,

@@ -202,15 +202,15 @@ where
         None => Ok(Written::Gone),
         Some(text) if &*text == mtu => Ok(Written::Unchanged),
         Some(_) => match t.write(&node, mtu) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Written::Gone),
+            Err(error) if is_denied(&error) => Ok(Written::Gone),
             written => written.map(|()| Written::Done),
         },
     })
 }
 
 /// Reads the frontend's state. A missing node is [`FrontendState::Absent`], and so is one that may
-/// not be read: xenstored tells a driver domain no more of a guest that is gone, since it may not
-/// read the directory above either. (Linux closes such a device, too: `xenbus_read_driver_state`.)
+/// not be read if its directory may not either: xenstored tells a driver domain no more of a guest
+/// that is gone. A node that the guest made unreadable is [`FrontendState::Nonsense`].
 ///
 /// # Errors
 /// Only that the connection is lost.
@@ -219,12 +219,20 @@ pub fn read_frontend(store: &impl Xs, frontend: FrontendPath) -> io::Result<Fron
         Ok(Some(text)) => Ok(FrontendState::parse(&text)),
         Ok(None) => Ok(FrontendState::Absent),
         Err(error) if is_disconnected(&error) => Err(error),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(FrontendState::Absent),
+        Err(error) if is_denied(&error) => match store.directory(&frontend.dir()) {
+            Err(error) if is_disconnected(&error) => Err(error),
+            Err(error) if is_denied(&error) => Ok(FrontendState::Absent),
+            _ => Ok(FrontendState::Nonsense("something unreadable".to_owned())),
+        },
         Err(error) => Ok(FrontendState::Nonsense(format!(
             "something unreadable ({})",
             error.kind()
         ))),
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Reads what the hotplug script says, and the node's text, if there is one.

@@ -75,7 +75,7 @@ pub struct Probed {
 /// The state that a frontend is in, as far as a backend cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrontendState {
-    /// No node, none that may be read, or state 0.
+    /// No node, no directory that may be read, or state 0.
     Absent,
     /// 1.
     Initialising,

@@ -202,6 +202,10 @@ fn unconnected(here: Phase, event: &Event, online: bool) -> Edge {
         Event::Frontend(Nonsense(_)) => to(Phase::Failed, &[ReportError, SetState(Closing)]),
         Event::NetifFailed(_) => to(Phase::Dead, &[ReportError, SetState(Closing)]),
         Event::Hotplug(HotplugStatus::Error(_)) => to(here, &[ReportError]),
+        // What it had failed with is mended.
+        Event::Hotplug(HotplugStatus::Connected) if here == Phase::InitWait => {
+            to(here, &[ClearError])
+        }
         // Nobody else would answer the toolstack's 5: it need not wait for 10 s.
         Event::ToolstackClosing if here == Phase::InitWait => RETIRE,
         Event::BackendRemoved => REMOVE,
@@ -256,7 +260,7 @@ fn connected(here: Phase, event: &Event, online: bool) -> Edge {
         // The worker is gone without being asked: there is nothing left to give back.
         (Event::QueuesDown, _) => to(Phase::Failed, &[ReportError, SetState(Closing)]),
         // Before Connected was written: writing it later would hide the toolstack's 5
-        // from the frontend, and nothing is lost by giving up now.
+        // from the frontend. One that waits for our 8 gets it in Closing.
         (Event::ToolstackClosing, Phase::Connecting | Phase::AwaitHotplug) => {
             to(Phase::Disconnecting(After::Closing), &[DisconnectQueues])
         }
@@ -316,6 +320,11 @@ fn closed(here: Phase, event: &Event, online: bool) -> Edge {
                 ConnectQueues,
             ],
         ),
+        // Detached while it waits for this, which it does without end. It reads 5 when it is done.
+        (Event::Frontend(Reconfiguring), Phase::Closing) if !online => {
+            to(here, &[SetState(Reconfigured)])
+        }
+        (Event::Frontend(FrontConnected), Phase::Closing) => to(here, &[SetState(Closing)]),
         (Event::Frontend(Absent), _) => RETIRE,
         // Reported once: in Failed, a guest that goes on writing nonsense is ignored.
         (Event::Frontend(Nonsense(_)), Phase::Closing | Phase::Closed) => {

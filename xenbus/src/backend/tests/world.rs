@@ -143,8 +143,11 @@ impl World {
                 | (S::Reconfigured, S::Closing | S::Connected)
                 | (S::Closing, S::Closed)
                 | (S::Closed, S::InitWait | S::Closing)
-        ) // A frontend that reconfigures waits for this; it reads 5 when it is done.
-            || (before.is_connected() && !self.online && (own, state) == (S::Closing, S::Reconfigured));
+        ) // A frontend that reconfigures waits for this; it reads 5 when it is done, or goes without.
+            || (!self.online
+                && (before.is_connected() || before == Phase::Closing)
+                && (own, state) == (S::Closing, S::Reconfigured))
+            || (!self.online && (own, state) == (S::Reconfigured, S::Closed));
         assert!(legal, "own state {own} -> {state} in {before}");
         if state == S::InitWait {
             assert!(

@@ -11,7 +11,10 @@ pub fn ip(arguments: &str) -> Output {
 
 fn run(program: &str, arguments: &str) -> Output {
     let words = arguments.split_whitespace();
-    let output = Command::new(program).args(words).output().unwrap();
+    // tc is where only root looks, on Debian.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let mut command = Command::new(program);
+    let output = command.args(words).env("PATH", path).output().unwrap();
     assert!(output.status.success(), "{program} {arguments}: {output:?}");
     output
 }

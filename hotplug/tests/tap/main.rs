@@ -134,7 +134,13 @@ fn ip(line: &str) {
 }
 
 fn run(program: &str, line: &str) {
-    let done = Command::new(program).args(line.split_whitespace()).status();
+    // tc is where only root looks, on Debian.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let mut command = Command::new(program);
+    let done = command
+        .args(line.split_whitespace())
+        .env("PATH", path)
+        .status();
     assert!(
         done.expect("ip and tc (iproute2) are needed").success(),
         "{program} {line}"

@@ -279,8 +279,8 @@ impl Vif {
     }
 
     /// Whether a frontend that is Connected has given other rings and channels than those of the present connection: it
-    /// has started anew, and so fast (or so carelessly) that nobody has seen it in another state. What it has written
-    /// badly is for the next connection to find.
+    /// has started anew, and so fast (or so carelessly) that nobody has seen it in another state. What cannot be read of
+    /// it changes nothing.
     pub(super) fn has_other_rings(&mut self, frontend: FrontendPath, host: &mut Host) -> bool {
         if self.connection.is_none() {
             return false;

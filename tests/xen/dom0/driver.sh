@@ -36,7 +36,8 @@ END
 # What a scenario that failed is judged by.
 driver_log() {
     [ -e "$rig/$scenario.reason" ] && guest_exists "$driver" || return 0
-    guest_run "$driver" tail -n 40 /var/log/netback.log /var/log/syslog /var/log/xen/xldevd.log || true
+    # It may be what hangs.
+    (GUEST_TIMEOUT=30 && guest_run "$driver" tail -n 40 /var/log/netback.log /var/log/syslog /var/log/xen/xldevd.log) || true
 }
 
 # driver_do FUNCTION [ARGUMENT...]: in the driver domain, a function of driver-domain or of lib.sh.

@@ -212,6 +212,31 @@ file_serve() {
     wait_for 30 "dom0 does not serve files" port_listens 8080
 }
 
+# Fetches from URL time and again until FILE.stop is there; a checksum for each in FILE.sums. For dom0's shell and the guest's.
+# shellcheck disable=SC2016 # for whichever shell defines it
+fetch_on='fetch_on() { while [ ! -e "$2.stop" ]; do wget -q -O - "$1" | md5sum >>"$2.sums"; done; touch "$2.ended"; }'
+eval "$fetch_on"
+
+# guest_fetch NAME: the guest fetches http://$dom0_address:8080/data time and again; returns when it has done so once.
+guest_fetch() {
+    guest_check "$1 fetches nothing" "$1" "$fetch_on; fetch_on http://$dom0_address:8080/data /tmp/fetch >/dev/null 2>&1 &"
+    wait_for 120 "nothing arrives in $1" guest_run "$1" "test -s /tmp/fetch.sums"
+}
+
+# guest_fetched NAME SUM: it stops, and each transfer has arrived as it was sent.
+guest_fetched() {
+    guest_check "$1 does not stop fetching" "$1" "touch /tmp/fetch.stop"
+    wait_for 300 "the last transfer of $1 does not end" guest_run "$1" "test -e /tmp/fetch.ended"
+    arrived "in $1" "$(guest_run "$1" cat /tmp/fetch.sums)" "$2"
+}
+
+# arrived WHERE SUMS SUM: at least one transfer, and each as it was sent.
+arrived() {
+    echo "$1: $(wc -l <<<"$2") transfers"
+    [ -n "$2" ] || fail "$1: no transfer arrived"
+    [ "$(sort -u <<<"$2")" = "$3" ] || fail "$1: other bytes arrived than were sent: $2"
+}
+
 # tcp_both_ways NAME VOLUME PORT: iperf3 moves the volume (as "32M") from the guest, then to it. What is judged is that it arrives; speed is a remark.
 tcp_both_ways() {
     local name=$1 volume=$2 port=$3 way output

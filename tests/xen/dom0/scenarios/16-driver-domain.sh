@@ -22,11 +22,11 @@ sum=$(driver_do serve "$size")
 guest_check "pv16 does not serve" pv16 "httpd -p 8080 -h /"
 [ "$(driver_do fetch "$(address 26)")" = "$sum" ] || fail "other bytes arrived in the driver domain than were sent"
 
-step "a crash in the midst of a transfer"
-guest_check "no transfer" pv16 "(wget -q -O /crash http://$dom0_address:8080/data; md5sum </crash >/crash.sum; touch /crash.ended) >/dev/null 2>&1 &"
+step "a crash in the midst of transfers"
+guest_fetch pv16
 driver_do crash
-wait_for 300 "the transfer does not end after the crash" guest_run pv16 "test -e /crash.ended"
-[ "$(guest_run pv16 "cat /crash.sum")" = "$sum" ] || fail "other bytes arrived after the crash than were sent"
+driver_do ping_all "$(address 26)" 20
+guest_fetched pv16 "$sum"
 driver_vif pv16
 
 step "a second vif comes and goes"

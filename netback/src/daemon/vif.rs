@@ -298,7 +298,7 @@ impl Facts {
             vifname: own("vifname")?,
             gatewaydev: own("gatewaydev")?,
             hotplug_status: own("hotplug-status")?,
-            left_error: own("error")?,
+            left_error: own("error")?.filter(|text| !text.is_empty()),
             unserved,
         })
     }

@@ -415,11 +415,10 @@ fn anything<R: RingKind>(input: &Anything, take_over: TakeOver<R>) {
 }
 
 fuzz_target!(|input: Input| match input {
+    Input::Anything(input) if input.rx && input.hashes =>
+        anything::<RxRing>(&input, |page| BackRing::<RxRing>::take_over(page, true)),
     Input::Anything(input) if input.rx =>
-        anything::<RxRing>(&input, |page| BackRing::<RxRing>::take_over(
-            page,
-            input.hashes
-        )),
+        anything::<RxRing>(&input, |page| BackRing::<RxRing>::take_over(page, false)),
     Input::Anything(input) => anything::<TxRing>(&input, BackRing::<TxRing>::take_over),
     Input::Transmitted(killed) => transmitted(&killed),
     Input::Received(killed) => received(&killed),

@@ -9,6 +9,7 @@
 //! | [`monitor`] | which network interfaces have changed |
 //! | [`steering`] | which of a tap's queues a frame comes out of: a BPF program |
 //! | [`inject`] | frames for the reader of a tap, in benchmarks and tests |
+//! | [`inherited`] | descriptors that the service manager has kept for this process |
 //! | [`mac`] | Ethernet addresses |
 //! | [`mod@env`] | the environment and arguments with which libxl calls a vif script |
 //! | [`script`] | the life of one script run as a table of transitions, without a process or a clock |
@@ -36,4 +37,5 @@ pub use monitor::LinkMonitor;
 pub use run::{ScriptProgress, ScriptRun};
 pub use script::{ScriptExit, ScriptState};
 pub use steering::{Choice, Spread, Steering};
+pub use sys::inherited::inherited;
 pub use tap::{Tap, TapError, TapOffload, TapOptions, TapWriter, WriterLost};

@@ -115,6 +115,11 @@ pub fn set_alias(name: &str, alias: &str) -> io::Result<()> {
     netlink::set_alias(sys::index(socket()?.as_fd(), IfReq::named(name)?)?, alias)
 }
 
+/// Removes the interface with this index, as `ip link delete` does, whoever holds it.
+pub fn delete(index: u32) -> io::Result<()> {
+    netlink::delete(signed(index)?)
+}
+
 /// What an interface is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {

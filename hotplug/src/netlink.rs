@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the ioctls cannot do, over rtnetlink(7): set the transmit queue's length and the alias, and ask for what is
-//! told of an interface in no other way.
+//! What the ioctls cannot do, over rtnetlink(7): set the transmit queue's length and the alias, remove an interface, and
+//! ask for what is told of one in no other way.
 //!
 //! SIOCSIFTXQLEN asks for CAP_NET_ADMIN in the initial user namespace, even in a network namespace of one's own;
 //! RTM_NEWLINK with IFLA_TXQLEN asks for it where the interface is. How many queues are attached is told by
@@ -36,6 +36,11 @@ pub(crate) fn set_tx_queue_len(index: i32, len: u32) -> io::Result<()> {
 /// Sets the alias of the interface with this index: a note that every list of interfaces shows (255 bytes at most).
 pub(crate) fn set_alias(index: i32, alias: &str) -> io::Result<()> {
     change(index, IFLA_IFALIAS, alias.as_bytes())
+}
+
+/// Removes the interface with this index, whoever holds it.
+pub(crate) fn delete(index: i32) -> io::Result<()> {
+    outcome(&ask(&removal(index))?)
 }
 
 fn change(index: i32, kind: u16, value: &[u8]) -> io::Result<()> {
@@ -150,41 +155,47 @@ fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
 /// RTM_GETLINK for one interface.
 fn query(index: i32) -> Vec<u8> {
     const _: () = assert!(libc::NLM_F_REQUEST == 1);
-    let mut bytes = Vec::with_capacity(HEADER + LINK);
-    // nlmsghdr: length, type, flags, sequence number, port.
-    bytes.extend(32_u32.to_ne_bytes());
-    bytes.extend(libc::RTM_GETLINK.to_ne_bytes());
-    bytes.extend(1_u16.to_ne_bytes());
-    bytes.extend([0; 8]);
-    // ifinfomsg: family and type (unspecified), index, flags and their mask.
-    bytes.extend([0; 4]);
-    bytes.extend(index.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes
+    message(libc::RTM_GETLINK, 1, index)
+}
+
+/// RTM_DELLINK for one interface.
+fn removal(index: i32) -> Vec<u8> {
+    message(libc::RTM_DELLINK, ACKNOWLEDGED, index)
 }
 
 /// RTM_NEWLINK for one interface that is there, with one attribute.
 fn request(index: i32, kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
-    const _: () = assert!(libc::NLM_F_REQUEST == 1 && libc::NLM_F_ACK == 4);
     let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let attribute = u16::try_from(4 + value.len()).map_err(too_long)?;
     let len = HEADER + LINK + usize::from(attribute).next_multiple_of(4);
-    let mut bytes = Vec::with_capacity(len);
-    // nlmsghdr: length, type, flags, sequence number, port.
-    bytes.extend(u32::try_from(len).map_err(too_long)?.to_ne_bytes());
-    bytes.extend(libc::RTM_NEWLINK.to_ne_bytes());
-    bytes.extend(5_u16.to_ne_bytes());
-    bytes.extend([0; 8]);
-    // ifinfomsg: family and type (unspecified), index, flags, and which flags to change (none).
-    bytes.extend([0; 4]);
-    bytes.extend(index.to_ne_bytes());
-    bytes.extend([0; 8]);
+    let mut bytes = message(libc::RTM_NEWLINK, ACKNOWLEDGED, index);
     // rtattr: length, type, value, padded to four bytes.
     bytes.extend(attribute.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
     bytes.resize(len, 0);
+    let len = u32::try_from(len).map_err(too_long)?.to_ne_bytes();
+    bytes.splice(..len.len(), len);
     Ok(bytes)
+}
+
+/// A request that is answered with its outcome.
+const ACKNOWLEDGED: u16 = 5;
+const _: () = assert!(libc::NLM_F_REQUEST | libc::NLM_F_ACK == 5);
+
+/// A message of this type about one interface, without attributes.
+fn message(kind: u16, flags: u16, index: i32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + LINK);
+    // nlmsghdr: length, type, flags, sequence number, port.
+    bytes.extend(32_u32.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    // ifinfomsg: family and type (unspecified), index, flags, and which flags to change (none).
+    bytes.extend([0; 4]);
+    bytes.extend(index.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes
 }
 
 /// An answer is an NLMSG_ERROR whose error is 0, or minus an errno.
@@ -230,6 +241,8 @@ mod tests {
         assert_eq!(bytes[32..], *b"\x0b\0\x14\0netback\0");
         let error = request(1, IFLA_IFALIAS, &[b'x'; 70_000]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(query(1)[..8], [32, 0, 0, 0, 18, 0, 1, 0]);
+        assert_eq!(removal(1)[..8], [32, 0, 0, 0, 17, 0, 5, 0]);
     }
 
     #[test]
@@ -304,10 +317,12 @@ mod tests {
 
     #[test]
     fn the_kernel_answers() {
-        let error = set_tx_queue_len(i32::MAX, 1).unwrap_err();
-        assert!(
-            matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EPERM)),
-            "{error}"
-        );
+        for error in [set_tx_queue_len(i32::MAX, 1), delete(i32::MAX)] {
+            let error = error.unwrap_err();
+            assert!(
+                matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EPERM)),
+                "{error}"
+            );
+        }
     }
 }

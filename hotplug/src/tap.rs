@@ -147,11 +147,37 @@ impl Tap {
             _ => TapError::of(format!("create the tap {name}"))(error),
         })?;
         let tap = Self { fd, created };
-        tap.configure(name, options)?;
+        // Here, under this name, is where it has just been attached.
+        tap.configure(name, options, || tap.configure_link(name, options))?;
         Ok(tap)
     }
 
-    fn configure(&self, name: &str, options: &TapOptions) -> Result<(), TapError> {
+    /// Takes up a tap that somebody has kept open: `fd` is attached to it, as it was when [`Tap::create`] had made it or
+    /// attached to it. It is found under whatever name, in whatever network namespace; and the host has had a carrier all
+    /// the time.
+    pub fn resume(fd: OwnedFd, options: &TapOptions) -> Result<Self, TapError> {
+        let tap = Self { fd, created: false };
+        let asked = TapError::of("take up a tap that was kept open");
+        let interface = tun::interface(tap.fd.as_fd()).map_err(asked)?;
+        let name = interface.name();
+        let ours = tap_flags(false);
+        if interface.flags() & ours != ours {
+            return Err(TapError::NotOurs(name));
+        }
+        tap.configure(&name, options, || {
+            let outcome = tap.at_link(|name| Ok(tap.configure_link(name, options)));
+            outcome.map_err(TapError::of(format!("find the tap {name}")))?
+        })?;
+        Ok(tap)
+    }
+
+    /// Sets what the descriptor is asked with, then, by `configure_link`, what the interface's name is.
+    fn configure(
+        &self,
+        name: &str,
+        options: &TapOptions,
+        configure_link: impl FnOnce() -> Result<(), TapError>,
+    ) -> Result<(), TapError> {
         let failed = |what: &str| TapError::of(format!("set the {what} of the tap {name}"));
         let fd = self.fd.as_fd();
         let hdr_len = i32::try_from(VNET_HDR_LEN)
@@ -162,9 +188,20 @@ impl Tap {
         if self.created {
             // A script may have set both on an interface that is attached again.
             tun::set_mac(fd, options.mac).map_err(failed("address"))?;
+        }
+        configure_link()?;
+        // Last: until here the interface goes with the descriptor, so a failure above leaves nothing behind.
+        tun::set_persist(fd, options.persist).map_err(failed("persistence"))
+    }
+
+    fn configure_link(&self, name: &str, options: &TapOptions) -> Result<(), TapError> {
+        let failed = |what: &str| TapError::of(format!("set the {what} of the tap {name}"));
+        if self.created {
             // Each change takes the kernel's lock on network interfaces and is announced to everybody.
             if link::mtu(name).map_err(failed("MTU"))? != options.mtu {
-                self.set_mtu(options.mtu)?;
+                let mtu = options.mtu;
+                let failed = TapError::of(format!("set the MTU of the tap {name} to {mtu}"));
+                link::set_mtu(name, mtu).map_err(failed)?;
             }
         }
         if let Some(alias) = &options.alias
@@ -176,13 +213,11 @@ impl Tap {
         {
             link::set_alias(name, alias).map_err(failed("alias"))?;
         }
-        // Here, under this name, is where it has just been attached.
         let len = options.txqueuelen;
         if link::tx_queue_len(name).map_err(failed("txqueuelen"))? != len {
             link::set_tx_queue_len(name, len).map_err(failed("txqueuelen"))?;
         }
-        // Last: until here the interface goes with the descriptor, so a failure above leaves nothing behind.
-        tun::set_persist(fd, options.persist).map_err(failed("persistence"))
+        Ok(())
     }
 
     /// Takes any descriptor for a tap, for tests, of other crates too: one end of a socket pair, so that no tap need be
@@ -267,13 +302,25 @@ impl Tap {
         Ok(nix::unistd::write(&self.fd, frame)?)
     }
 
-    /// Removes the interface: it goes when the last clone of this descriptor is closed. An interface that is gone
-    /// already is a success.
+    /// Removes the interface, whoever else holds a descriptor of it. An interface that is gone already is a success.
+    ///
+    /// Where it cannot be seen in which network namespace it is (before Linux 5.3), it goes with the last descriptor.
     pub fn destroy(self) -> Result<(), TapError> {
-        match tun::set_persist(self.fd.as_fd(), false) {
+        let removed = tun::set_persist(self.fd.as_fd(), false)
+            .and_then(|()| self.at_known_link(|name| self.delete(name)));
+        match removed {
             Err(error) if !is_gone(&error) => Err(TapError::of("remove a tap")(error)),
             _ => Ok(()),
         }
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        let index = link::index(name)?;
+        // Renamed in between, another one might have that name now.
+        if self.name()? != name {
+            return Err(io::Error::other("it was renamed at that moment"));
+        }
+        link::delete(index)
     }
 }
 

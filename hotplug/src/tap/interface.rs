@@ -4,7 +4,7 @@
 //! stays where it is. Called by the daemon's control thread.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Tap, TapError};
 use crate::link;
@@ -48,40 +48,61 @@ impl Tap {
             .map_err(TapError::of(format!("set the MTU of a tap to {mtu}")))
     }
 
-    /// Does `what` with the interface's current name, in the network namespace where it is now.
+    /// Does `what` with the interface's current name, in the network namespace where it is now; or here, if it cannot be
+    /// seen where that is.
     pub(super) fn at_link<T: Send>(
         &self,
         what: impl FnOnce(&str) -> io::Result<T> + Send,
     ) -> io::Result<T> {
         let name = self.name()?;
-        let here = std::fs::File::open("/proc/thread-self/ns/net")?;
-        let there = match tun::net_namespace(self.fd.as_fd()) {
-            Ok(there) => there,
-            // Not there before Linux 5.3, and not allowed when the namespace is another user namespace's.
-            Err(e)
-                if matches!(
-                    e.raw_os_error(),
-                    Some(libc::EINVAL | libc::ENOTTY | libc::EPERM)
-                ) =>
-            {
-                return what(&name);
-            }
-            Err(e) => return Err(e),
-        };
-        if same_namespace(here.as_fd(), there.as_fd())? {
-            return what(&name);
+        match self.namespace()? {
+            Some(there) => at(there, || what(&name)),
+            None => what(&name),
         }
-        // The namespace is a thread's; this one must stay where it is, so another goes there.
-        std::thread::scope(|scope| {
-            let visitor = std::thread::Builder::new().name("netns".into());
-            let visit = visitor.spawn_scoped(scope, || {
-                nix::sched::setns(there, nix::sched::CloneFlags::CLONE_NEWNET)?;
-                what(&name)
-            })?;
-            let died = |_| io::Error::other("the thread that entered a network namespace died");
-            visit.join().map_err(died)?
-        })
     }
+
+    /// As [`at_link`](Self::at_link), for what must not be done to another interface of that name: nothing, if it cannot
+    /// be seen where this one is.
+    pub(super) fn at_known_link(
+        &self,
+        what: impl FnOnce(&str) -> io::Result<()> + Send,
+    ) -> io::Result<()> {
+        let name = self.name()?;
+        match self.namespace()? {
+            Some(there) => at(there, || what(&name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The network namespace where the interface is now. `None` if it cannot be seen: before Linux 5.3, and when it is
+    /// another user namespace's.
+    fn namespace(&self) -> io::Result<Option<OwnedFd>> {
+        match tun::net_namespace(self.fd.as_fd()) {
+            Ok(there) => Ok(Some(there)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINVAL | libc::ENOTTY | libc::EPERM) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+/// Does `what` in a network namespace.
+fn at<T: Send>(there: OwnedFd, what: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let here = std::fs::File::open("/proc/thread-self/ns/net")?;
+    if same_namespace(here.as_fd(), there.as_fd())? {
+        return what();
+    }
+    // The namespace is a thread's; this one must stay where it is, so another goes there.
+    std::thread::scope(|scope| {
+        let visitor = std::thread::Builder::new().name("netns".into());
+        let visit = visitor.spawn_scoped(scope, || {
+            nix::sched::setns(there, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            what()
+        })?;
+        let died = |_| io::Error::other("the thread that entered a network namespace died");
+        visit.join().map_err(died)?
+    })
 }
 
 fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> io::Result<bool> {

@@ -16,6 +16,7 @@ mod steering;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -39,6 +40,14 @@ const TESTS: &[(&str, fn())] = &[
     (
         "what_finds_no_room_is_counted",
         what_finds_no_room_is_counted,
+    ),
+    (
+        "a_tap_that_was_kept_is_taken_up",
+        a_tap_that_was_kept_is_taken_up,
+    ),
+    (
+        "what_was_kept_and_is_no_tap_of_ours_is_refused",
+        what_was_kept_and_is_no_tap_of_ours_is_refused,
     ),
     ("a_rename_is_followed", a_rename_is_followed),
     (
@@ -269,11 +278,77 @@ fn another_tap_goes_with_its_last_descriptor() {
 fn destroy_leaves_nothing() {
     let tap = Tap::create("vif1.0", &options()).unwrap();
     link::set_up("vif1.0").unwrap();
+    // A worker still holds it, or whoever keeps taps while no daemon runs.
     let clone = tap.try_clone().unwrap();
     tap.destroy().unwrap();
-    assert!(link::exists("vif1.0").unwrap(), "a worker still holds it");
-    drop(clone);
     assert!(!link::exists("vif1.0").unwrap());
+    assert!(is_gone(&clone.name().unwrap_err()));
+}
+
+/// `netback` has died, and somebody has kept a descriptor.
+fn a_tap_that_was_kept_is_taken_up() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    link::set_up("vif1.0").unwrap();
+    let (kept, reader) = (descriptor(&tap), tap.try_clone().unwrap());
+    ip("link set vif1.0 name uplink");
+    link::set_mtu("uplink", 1280).unwrap();
+    let way = Injector::open("uplink").unwrap();
+    let changes = carrier_changes("uplink");
+    drop((tap, reader));
+    let mut sent = [7; VNET_HDR_LEN + 60];
+    sent[..VNET_HDR_LEN].fill(0);
+    way.send(&sent).unwrap();
+
+    let longer = TapOptions {
+        txqueuelen: 77,
+        mtu: 1400,
+        ..options()
+    };
+    let tap = Tap::resume(kept, &longer).unwrap();
+    assert!(!tap.created());
+    assert_eq!(
+        (tap.name().unwrap().as_str(), tap.mtu().unwrap()),
+        ("uplink", 1280)
+    );
+    assert_eq!(link::tx_queue_len("uplink").unwrap(), 77);
+    assert_eq!(
+        carrier_changes("uplink"),
+        changes,
+        "the host has seen nothing"
+    );
+    // What came meanwhile has waited.
+    let mut frame = [0; 2048];
+    eventually("the frame", || {
+        tap.read(&mut frame)
+            .is_ok_and(|n| n == VNET_HDR_LEN + 60 && frame[VNET_HDR_LEN] == 7)
+    });
+    tap.destroy().unwrap();
+    assert!(!link::exists("uplink").unwrap());
+}
+
+fn what_was_kept_and_is_no_tap_of_ours_is_refused() {
+    let tap = Tap::create("vif1.0", &options()).unwrap();
+    let kept = descriptor(&tap);
+    ip("link delete vif1.0");
+    let error = Tap::resume(kept, &options()).unwrap_err();
+    assert!(error.is_gone(), "{error}");
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let error = Tap::resume(file.into(), &options()).unwrap_err();
+    assert!(!error.is_gone() && error.io().is_some(), "{error}");
+}
+
+/// How often its carrier has come and gone, as text.
+fn carrier_changes(name: &str) -> String {
+    let args = ["-json", "-stats", "-stats", "link", "show", name];
+    let out = Command::new("ip").args(args).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let (_, changes) = text.split_once("\"carrier_changes\":").unwrap();
+    changes.split('}').next().unwrap().to_owned()
+}
+
+/// A descriptor of a tap's own, as somebody keeps it.
+fn descriptor(tap: &Tap) -> OwnedFd {
+    tap.as_fd().try_clone_to_owned().unwrap()
 }
 
 fn a_rename_is_followed() {
@@ -292,6 +367,7 @@ fn a_rename_is_followed() {
         (tap.name().unwrap().as_str(), tap.mtu().unwrap()),
         ("uplink", 1290)
     );
+    let _kept = descriptor(&tap);
     tap.destroy().unwrap();
     assert!(!link::exists("uplink").unwrap());
     assert!(link::exists("vif1.0").unwrap());
@@ -371,7 +447,7 @@ fn what_the_kernel_refuses_leaves_nothing() {
         assert!(
             error
                 .to_string()
-                .starts_with("cannot set the MTU of a tap to "),
+                .starts_with("cannot set the MTU of the tap vif1.0 to "),
             "{error}"
         );
         assert!(!link::exists("vif1.0").unwrap());

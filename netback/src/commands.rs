@@ -17,6 +17,7 @@ use crate::config::{Config, ConfigError, LogLevel};
 use crate::control::{client, render};
 use crate::daemon::{Connect, Daemon, Stopper};
 use crate::demo::{self, DemoOptions};
+use crate::keeper::{self, Keeper};
 use crate::preflight::{self, PreflightError};
 use crate::{descriptors, logging};
 
@@ -48,12 +49,16 @@ pub fn run(args: &RunArgs) -> CommandResult {
         return Ok(());
     }
     logging::init(args.log_level.unwrap_or(config.log.level))?;
+    let kept = keeper::kept()?;
     let machine = preflight::Host::system();
     let _lock = preflight::check(&machine)?;
     let files = descriptors::raise_limit()?;
     tracing::debug!(files, "limit of open files");
     let mut daemon = Daemon::new(config.clone(), &XenHypervisor, connect(&config))?;
     daemon.look_for_the_kernels_driver(machine);
+    if let Some(keeper) = Keeper::service_manager()? {
+        daemon.keep_taps(keeper, kept);
+    }
     stop_on_signals(daemon.stopper())?;
     daemon.run(|| notify(&[NotifyState::Ready]))?;
     notify(&[NotifyState::Stopping]);

@@ -8,6 +8,7 @@
 //! | [`daemon`] | the control thread: xenstore, the life of each device, hotplug |
 //! | [`control`] | the control socket and `netback status` |
 //! | [`mod@bench`] | `netback bench`: the packet path and many vifs, measured |
+//! | [`keeper`] | who keeps taps open while no daemon runs |
 //! | [`demo`] | the daemon among a simulated hypervisor, toolstack and guest |
 //! | [`cli`], [`config`], [`preflight`], [`descriptors`], [`logging`] | what an operator meets first |
 //!
@@ -21,6 +22,7 @@ pub mod control;
 pub mod daemon;
 pub mod demo;
 pub mod descriptors;
+pub mod keeper;
 pub mod logging;
 pub mod preflight;
 mod timers;

@@ -31,7 +31,7 @@ fn tap_has_carrier(vif: &VifSpec) -> bool {
 }
 
 /// How often the tap's carrier has come and gone.
-fn carrier_changes(vif: &VifSpec) -> u64 {
+pub(crate) fn carrier_changes(vif: &VifSpec) -> u64 {
     let out = host::ip(&format!("-json -stats -stats link show {}", vif.tap()));
     let links: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     links[0]["stats64"]["tx"]["carrier_changes"]

@@ -28,6 +28,8 @@ mod hood;
 mod hostile;
 /// hotplug-status, and scripts that the daemon runs.
 mod hotplug;
+/// Taps that are kept open while there is no daemon.
+mod kept;
 /// Rates: what the guest transmits, and what it receives.
 mod limits;
 /// Link state and MTU.

@@ -68,6 +68,8 @@ impl Daemon {
                 let found = device::probe(client, path);
                 found.is_ok_and(|found| found.is_none_or(|found| found.retired))
             };
+            let left = self.host.kept.extract_if(|device, _| is_gone(*device));
+            orphans::remove_kept(left, self.host.keeper.as_ref());
             orphans::remove_taps(is_gone);
             orphans::remove_errors(client, is_gone);
         }

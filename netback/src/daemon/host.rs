@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! What all devices share on the control thread: the store, the workers, the timers, the poll.
 
-use hotplug::Spread;
+use hotplug::{Spread, Tap};
 use mio::{Registry, Token};
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use xenbus::DevicePath;
@@ -11,6 +12,7 @@ use xenbus::DevicePath;
 use super::store::Store;
 use super::timers::Due;
 use crate::config::Config;
+use crate::keeper::{Keeper, Kept};
 use crate::preflight;
 use crate::timers::Timers;
 use crate::vif::QueueId;
@@ -28,6 +30,10 @@ pub(super) struct Host {
     pub(super) static_grants: Quotas,
     /// Where the kernel's driver may turn up beside this daemon; `None` if all here is simulated.
     pub(super) machine: Option<preflight::Host>,
+    /// Who keeps taps open while no daemon runs.
+    pub(super) keeper: Option<Keeper>,
+    /// Of those that were kept from the daemon before: for which no device has asked yet.
+    pub(super) kept: Kept,
     /// What spreads flows over the queues of a tap; `None` if that is left to the kernel.
     spread: Option<Spread>,
     scripts: HashMap<Token, DevicePath>,
@@ -48,6 +54,8 @@ impl Host {
             registry,
             static_grants: Quotas::default(),
             machine: None,
+            keeper: None,
+            kept: Kept::new(),
             spread: spread(),
             scripts: HashMap::new(),
             connections: 0,
@@ -95,6 +103,26 @@ impl Host {
                 tracing::error!(%error, "a worker cannot be reached");
                 false
             }
+        }
+    }
+
+    /// Has the device's tap kept open for the next daemon.
+    pub(super) fn keep(&self, device: DevicePath, tap: &Tap) {
+        let Some(keeper) = &self.keeper else {
+            return;
+        };
+        match tap.as_fd().try_clone_to_owned() {
+            Ok(tap) => keeper.keep(device, tap),
+            Err(error) => {
+                tracing::warn!(%device, %error, "the tap will not be kept open when the daemon ends");
+            }
+        }
+    }
+
+    /// Nothing of the device is to be kept any more.
+    pub(super) fn release(&self, device: DevicePath) {
+        if let Some(keeper) = &self.keeper {
+            keeper.release(device);
         }
     }
 

@@ -61,6 +61,7 @@ use xenbus::{DevicePath, DomId};
 
 use crate::config::Config;
 use crate::control::server::{BindError, Server};
+use crate::keeper::{Keeper, Kept};
 use crate::preflight;
 use crate::worker::{Report, StartError, Workers};
 use host::{FIRST_SCRIPT, Host};
@@ -188,6 +189,15 @@ impl Daemon {
     /// Not for a simulated Xen, which that driver has nothing to do with.
     pub fn look_for_the_kernels_driver(&mut self, machine: preflight::Host) {
         self.host.machine = Some(machine);
+    }
+
+    /// From now on has taps kept open for the next daemon, and takes up those that were kept for this one.
+    pub fn keep_taps(&mut self, keeper: Keeper, kept: Kept) {
+        if !kept.is_empty() {
+            tracing::info!(taps = kept.len(), "taps were kept open for this daemon");
+        }
+        self.host.keeper = Some(keeper);
+        self.host.kept = kept;
     }
 
     /// A handle that ends [`Self::run`] from another thread.

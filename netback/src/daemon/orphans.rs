@@ -8,10 +8,14 @@
 //! behind under that name would be plugged in in place of the next guest's. An error of a device that
 //! went meanwhile is in nobody's way, but in a driver domain each takes of the quota.
 
+use std::os::fd::OwnedFd;
+
 use hotplug::link::{self, Description};
 use hotplug::{MacAddr, Tap, TapError, TapOptions};
 use xenbus::path::{Subject, decimal};
 use xenbus::{Client, DevicePath, DomId, device};
+
+use crate::keeper::Keeper;
 
 /// How the alias of a tap of ours begins; the device's path follows.
 const ALIAS: &str = "netback ";
@@ -19,6 +23,25 @@ const ALIAS: &str = "netback ";
 /// The alias of a device's tap.
 pub(super) fn alias(device: DevicePath) -> String {
     format!("{ALIAS}{}", device.dir())
+}
+
+/// Removes taps that were kept open for devices that are gone.
+pub(super) fn remove_kept(
+    left: impl IntoIterator<Item = (DevicePath, OwnedFd)>,
+    keeper: Option<&Keeper>,
+) {
+    for (device, tap) in left {
+        let removed = Tap::resume(tap, &TapOptions::default()).and_then(Tap::destroy);
+        match removed {
+            Err(error) if !error.is_gone() => {
+                tracing::warn!(%device, %error, "the tap of a device that is gone stays");
+            }
+            _ => tracing::info!(%device, "removed the tap of a device that is gone"),
+        }
+        if let Some(keeper) = keeper {
+            keeper.release(device);
+        }
+    }
 }
 
 /// Removes the taps that a former daemon left and whose device `is_gone`.

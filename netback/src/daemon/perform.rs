@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use hotplug::{MacAddr, Tap, TapOptions, link};
+use hotplug::{MacAddr, Tap, TapError, TapOptions, link};
 use xenbus::backend::{Action, Event, FrontendState, HotplugStatus, Phase};
 use xenbus::device::Written;
 use xenbus::{XenbusState, device};
@@ -89,7 +89,7 @@ impl Vif {
                 None
             }
             Action::DestroyNetif => {
-                self.destroy_netif();
+                self.destroy_netif(host);
                 None
             }
             Action::ReportError => {
@@ -214,7 +214,7 @@ impl Vif {
         };
         let machine = host.machine.as_ref();
         let rival = machine.and_then(|machine| no_kernel_driver(machine).err());
-        match Tap::create(&name, &options) {
+        match self.open_tap(&name, &options, host) {
             Ok(tap) => {
                 if let Some(rival) = &rival {
                     tracing::error!(vif = %name, domid = %self.path.dom, error = %rival, "another backend serves this device, too");
@@ -276,12 +276,30 @@ impl Vif {
         }
     }
 
-    fn destroy_netif(&mut self) {
-        if let Some(tap) = self.tap.take()
-            && let Err(error) = tap.destroy()
-        {
+    /// The tap that was kept open for it, or else the one of this name, new or found.
+    fn open_tap(&self, name: &str, options: &TapOptions, host: &mut Host) -> Result<Tap, TapError> {
+        if let Some(kept) = host.kept.remove(&self.path) {
+            match Tap::resume(kept, options) {
+                Ok(tap) => return Ok(tap),
+                Err(error) => {
+                    tracing::warn!(vif = %self.name(), %error, "a tap was kept open for this vif in vain");
+                    host.release(self.path);
+                }
+            }
+        }
+        let tap = Tap::create(name, options)?;
+        host.keep(self.path, &tap);
+        Ok(tap)
+    }
+
+    fn destroy_netif(&mut self, host: &Host) {
+        let Some(tap) = self.tap.take() else {
+            return;
+        };
+        if let Err(error) = tap.destroy() {
             tracing::error!(vif = %self.name(), %error, "the tap cannot be removed");
         }
+        host.release(self.path);
     }
 
     pub(super) fn report_error(&mut self, host: &mut Host) {
@@ -302,6 +320,8 @@ impl Vif {
 
     fn forget(&mut self, host: &mut Host) {
         self.forgotten = true;
+        let left = host.kept.remove_entry(&self.path);
+        orphans::remove_kept(left, host.keeper.as_ref());
         host.store.ask(self.path, "remove the error node", |c| {
             device::forget_error(c, self.path)
         });

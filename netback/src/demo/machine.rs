@@ -19,12 +19,14 @@ use super::guest::netfront::Netfront;
 use super::guest::options::FrontendOptions;
 use super::guest::store::FrontendStore;
 use super::guest::{Guest, GuestAddress};
+use super::service_manager::ServiceManager;
 use super::sim::SimHypervisor;
 use super::toolstack::{Toolstack, ToolstackError};
 use crate::config::Config;
 use crate::control::client::{self, ClientError};
 use crate::control::model::Status;
 use crate::daemon::{Daemon, DaemonError, Stopper};
+use crate::keeper::{Keeper, Kept};
 
 /// The machine. Dropping it stops the daemon first, then the store.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub struct Machine {
     toolstack: Toolstack,
     hypervisor: SimHypervisor,
     xenstored: Arc<FakeXenstored>,
+    service_manager: Option<ServiceManager>,
     dir: PrivateDir,
 }
 
@@ -89,6 +92,7 @@ impl Machine {
             toolstack: Toolstack::new(toolstack),
             hypervisor: SimHypervisor::new(DomId::new(0)),
             xenstored: Arc::new(xenstored),
+            service_manager: None,
             dir,
         })
     }
@@ -102,9 +106,11 @@ impl Machine {
         let (up, started) = channel();
         let (config, hypervisor) = (self.config.clone(), self.hypervisor.clone());
         let xenstored = Arc::clone(&self.xenstored);
+        let passed = self.service_manager.as_mut().map(ServiceManager::pass);
+        let passed = passed.transpose().map_err(io_error("pass kept taps on"))?;
         let thread = std::thread::Builder::new()
             .name("netback".to_owned())
-            .spawn(move || serve(config, &hypervisor, xenstored, &up))
+            .spawn(move || serve(config, &hypervisor, xenstored, passed, &up))
             .map_err(io_error("start the daemon's thread"))?;
         match started.recv() {
             Ok(stopper) => {
@@ -119,6 +125,17 @@ impl Machine {
     /// The configuration that the next daemon starts with.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
+    }
+
+    /// From the next daemon on, a service manager keeps the taps open while there is none.
+    pub fn keep_taps(&mut self) {
+        self.service_manager = Some(ServiceManager::new());
+    }
+
+    /// How many taps the service manager keeps.
+    pub fn taps_kept(&mut self) -> usize {
+        let manager = self.service_manager.as_mut();
+        manager.map_or(0, ServiceManager::count)
     }
 
     /// Ends the daemon as `kill` does: it tells nobody, and guests and taps stay as they are.
@@ -272,9 +289,13 @@ fn serve(
     config: Config,
     hypervisor: &SimHypervisor,
     xenstored: Arc<FakeXenstored>,
+    passed: Option<(Keeper, Kept)>,
     up: &Sender<Stopper>,
 ) -> Result<(), DaemonError> {
-    let daemon = Daemon::new(config, hypervisor, Box::new(move |_| xenstored.client(0)))?;
+    let mut daemon = Daemon::new(config, hypervisor, Box::new(move |_| xenstored.client(0)))?;
+    if let Some((keeper, kept)) = passed {
+        daemon.keep_taps(keeper, kept);
+    }
     let stopper = daemon.stopper();
     daemon.run(|| {
         // The machine waits for it; if it is gone, so is the reason to run.

@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod pattern;
 pub mod probe;
 pub mod report;
+mod service_manager;
 pub mod sim;
 pub mod toolstack;
 

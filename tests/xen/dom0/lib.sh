@@ -219,7 +219,7 @@ eval "$fetch_on"
 
 # guest_fetch NAME: the guest fetches http://$dom0_address:8080/data time and again; returns when it has done so once.
 guest_fetch() {
-    guest_check "$1 fetches nothing" "$1" "$fetch_on; fetch_on http://$dom0_address:8080/data /tmp/fetch >/dev/null 2>&1 &"
+    guest_check "$1 fetches nothing" "$1" "rm -f /tmp/fetch.*; $fetch_on; fetch_on http://$dom0_address:8080/data /tmp/fetch >/dev/null 2>&1 &"
     wait_for 120 "nothing arrives in $1" guest_run "$1" "test -s /tmp/fetch.sums"
 }
 

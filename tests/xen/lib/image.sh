@@ -167,9 +167,26 @@ build_dom0_base() {
         [ "$program" = libxl-save-helper ] || ln -s "/$bin/$program" "$tree/usr/sbin/$program"
     done
     cp -a "$sysroot/etc/xen" "$tree/etc/"
+    add_systemd "$tree"
     add_applets "$tree"
     for module in "${dom0_modules[@]}"; do add_module "$tree" "$tree/modules/order" "$module"; done
     add_module "$tree" "$tree/modules/order-netback" xen-netback
+}
+
+# systemd itself with its targets, none of its other services: what runs netback's unit in dom0 (systemd.sh there).
+add_systemd() {
+    local tree=$1 from program
+    from=$(find "$sysroot" -type f -path '*/lib/systemd/systemd' -printf '%h\n' -quit)
+    [ -n "$from" ] || die "no unpacked package has systemd"
+    mkdir -p "$tree/usr/lib/systemd/system"
+    cp "$from"/system/*.target "$from"/system/modprobe@.service "$tree/usr/lib/systemd/system/"
+    # The second is there from systemd 254 on.
+    for program in "$from/systemd" "$from/systemd-executor"; do
+        [ -e "$program" ] || continue
+        cp "$program" "$tree/usr/lib/systemd/"
+        add_libraries "$tree" "$program"
+    done
+    add_program "$tree" systemctl
 }
 
 # Builds (once per set of packages) and sets image_dir: xen, vmlinux, dom0.cpio, guest.cpio.
@@ -207,6 +224,7 @@ run_image() {
     cp "$image_dir/vmlinux" "$stage/dom0/guest/vmlinux"
     cp -a "$dom0_files/." "$stage/dom0/tests/"
     mv "$stage/dom0/tests/init" "$stage/dom0/init"
+    cp "$dom0_files/../../../netback/netback.service" "$stage/dom0/tests/"
     if [ -n "$binary" ]; then add_binary "$stage/dom0" "$binary" netback; fi
     { cat "$image_dir/dom0.cpio"; pack "$stage/dom0"; } >"$output"
     rm -rf "$stage"

@@ -41,7 +41,7 @@ rig_packages() {
     printf '%s\n' "$hypervisor" "$kernel"
     # From Debian 14 on the kernel and its modules are packages of their own.
     package_dependencies "$kernel" | sed -nE '/^linux-(binary|modules)-[0-9]/p'
-    package_closure "$utils" xen-utils-common xenstore-utils bash busybox-static iproute2 iperf3 ethtool libgcc-s1
+    package_closure "$utils" xen-utils-common xenstore-utils bash systemd busybox-static iproute2 iperf3 ethtool libgcc-s1
 }
 
 # Downloads and unpacks; sets sysroot to the unpacked tree. A tree that is complete and up to date is used as it stands.

@@ -193,14 +193,24 @@ fn on_link(guest: &TestGuest, dom: u16) -> Peer {
     let tap = guest.vif.tap();
     until("the host has an IPv6 address", || {
         let addresses = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
-        addresses.lines().any(|line| line.ends_with(&tap))
+        addresses.lines().any(|line| is_of_use(line, &tap))
     });
     let link = hotplug::link::index(&tap).unwrap();
     let address = guest_address(dom, 1500).link_local();
     SocketAddrV6::new(address, 0, 0, link).into()
 }
 
-/// An address is of use as soon as it is there. In this thread's network namespace alone.
+/// Whether a line of if_inet6 is about an address of this interface that may be used already: it is there a moment
+/// before, and on a busy machine that is a long one.
+fn is_of_use(line: &str, interface: &str) -> bool {
+    const TENTATIVE: u8 = 0x40;
+    let mut fields = line.split_whitespace().rev();
+    let name = fields.next();
+    let flags = fields.next().map(|flags| u8::from_str_radix(flags, 16));
+    name == Some(interface) && flags.is_some_and(|flags| flags.unwrap() & TENTATIVE == 0)
+}
+
+/// Addresses need not wait until others have been asked whether they have them. In this thread's network namespace alone.
 fn without_address_detection() {
     for scope in ["all", "default"] {
         fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0")

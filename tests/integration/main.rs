@@ -50,6 +50,8 @@ mod queues_restart;
 mod reconnect;
 /// Daemons and stores that go and come back.
 mod restart;
+/// Guests that change their minds without end.
+mod restless;
 /// Guests that do not take what comes for them.
 mod stalls;
 /// What `netback status` tells.

@@ -16,6 +16,7 @@
 //! | `carrier` | whether there is somebody at the other end, shown to both |
 //! | `stall` | guests that do not take what comes for them |
 //! | `losses` | what found no room in the tap |
+//! | `looks` | looks at a frontend, and how many its guest can bring about |
 //! | `live` | multicast, XDP, link state, MTU: what may change |
 //! | `store` | the connection to xenstored, lost and found |
 //! | `timers` | what is due when |
@@ -33,6 +34,7 @@ mod devices;
 mod host;
 mod limits;
 mod live;
+mod looks;
 pub(crate) mod losses;
 mod orphans;
 mod perform;
@@ -332,13 +334,14 @@ impl Daemon {
         self.control.expire(now);
         while let Some(due) = self.host.timers.pop(now) {
             match due {
-                Due::Resync(_) if self.stop.is_stopped() => {}
+                Due::Resync(_) | Due::Look(_) if self.stop.is_stopped() => {}
                 Due::HotplugWait(path) => self.still_waiting(path),
                 Due::Script(path) => self.script_ready(path),
                 Due::Show(path) => self.with_vif(path, |vif, host| {
                     vif.show_due = false;
                     vif.show_host(host);
                 }),
+                Due::Look(path) => self.with_vif(path, Vif::late_look),
                 Due::Resync(path) => self.with_vif(path, |vif, host| {
                     vif.resync_due = false;
                     vif.resync(host);

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use hotplug::{MacAddr, Tap, TapError, TapOptions, link};
-use xenbus::backend::{Action, Event, FrontendState, HotplugStatus, Phase};
+use xenbus::backend::{Action, Event, HotplugStatus, Phase};
 use xenbus::device::Written;
 use xenbus::{XenbusState, device};
 
@@ -29,9 +29,6 @@ const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before writing again what the store refused: twice as long each time.
 pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(5);
 const STORE_PATIENCE_MOST: Duration = Duration::from_secs(80);
-
-/// What a frontend that has been Connected, and is again with other rings, has gone through unseen.
-const STARTS_ANEW: Event = Event::Frontend(FrontendState::Initialising);
 
 /// What the kernel lets the MTU of a tap be, in bytes.
 const TAP_MTUS: RangeInclusive<u32> = 68..=65_521;
@@ -65,7 +62,7 @@ impl Vif {
             }
             Action::CreateNetif => Some(self.create_netif(host)),
             Action::WatchFrontend => self.watch_frontend(host),
-            Action::ReadFrontend => self.read_frontend(host),
+            Action::ReadFrontend => self.look_again(host),
             Action::SetState(state) => {
                 self.own_state = state;
                 self.write_state(host);
@@ -136,36 +133,6 @@ impl Vif {
         if refused && !std::mem::replace(&mut self.resync_due, true) {
             host.set_timer(Instant::now() + self.store_pause, Due::Resync(self.path));
             self.store_pause = STORE_PATIENCE_MOST.min(2 * self.store_pause);
-        }
-    }
-
-    /// The frontend's state now.
-    pub(super) fn read_frontend(&self, host: &mut Host) -> Option<Event> {
-        let frontend = self.frontend?;
-        host.store
-            .ask(self.path, "read the frontend's state", |c| {
-                device::read_frontend(c, frontend)
-            })
-            .map(Event::Frontend)
-    }
-
-    /// One of the frontend's nodes that are watched has changed, or its directory as a whole.
-    pub(super) fn frontend_changed(&mut self, node: &str, host: &mut Host) {
-        let Some(frontend) = self.frontend else {
-            return;
-        };
-        let whole = node == frontend.dir();
-        if (whole || node == frontend.state())
-            && let Some(event) = self.read_frontend(host)
-        {
-            let anew = event == Event::Frontend(FrontendState::Connected)
-                && self.has_other_rings(frontend, host);
-            self.feed(if anew { STARTS_ANEW } else { event }, host);
-        }
-        if node != frontend.state()
-            && let Some(event) = self.follow_requests(host)
-        {
-            self.feed(event, host);
         }
     }
 

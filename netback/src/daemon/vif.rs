@@ -21,6 +21,7 @@ use xenbus::{Ahead, Client, DevicePath, FrontendPath, XenbusState, Xs};
 use super::connection::{Connection, Outcome};
 use super::host::Host;
 use super::limits::VifLimits;
+use super::looks::Looks;
 use super::losses::Losses;
 use super::perform::STORE_PATIENCE;
 use super::script::Script;
@@ -65,6 +66,7 @@ pub(super) struct Vif {
     /// The features were written when they last had to be.
     pub(super) advertised: bool,
     pub(super) frontend_watched: bool,
+    pub(super) looks: Looks,
     pub(super) forgotten: bool,
     /// A timer for [`Vif::still_waiting`] is set.
     pub(super) wait_noticed: bool,
@@ -146,6 +148,7 @@ impl Vif {
             script: Script::default(),
             advertised: false,
             frontend_watched: false,
+            looks: Looks::new(),
             forgotten: false,
             wait_noticed: false,
             show_due: false,

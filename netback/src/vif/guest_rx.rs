@@ -72,6 +72,8 @@ pub(super) struct GuestRx {
 pub(super) struct RxTurn {
     /// The guest is to be notified.
     pub(super) notify: bool,
+    /// Frames have been given to it.
+    pub(super) moved: bool,
     /// There are frames, and buffers for them.
     pub(super) more: bool,
     /// A turn is due at this moment, whatever happens until then.
@@ -156,6 +158,7 @@ impl GuestRx {
         bench.copy();
         let mut turn = RxTurn {
             notify: self.answer(bench, counters)?,
+            moved: !bench.rx_burst.is_empty(),
             ..RxTurn::default()
         };
         if ended != Ended::NoBuffers || !bench.rx_burst.is_empty() {

@@ -56,6 +56,8 @@ pub(super) struct GuestTx {
 pub(super) struct TxTurn {
     /// The guest is to be notified.
     pub(super) notify: bool,
+    /// Packets have been taken.
+    pub(super) moved: bool,
     /// Frames that have gone to the host.
     pub(super) delivered: usize,
     /// Packets have been left in the ring for the next turn.
@@ -141,6 +143,7 @@ impl GuestTx {
             self.ring.put_back(taken - progress.slot);
             break;
         }
+        turn.moved = progress.slot > 0;
         Ok(turn)
     }
 

@@ -7,8 +7,9 @@
 //! [`negotiate`] (what the frontend asked for), [`live`] with [`multicast`] and [`headroom`] (what
 //! of that may change), [`offload`] with [`headers`] and [`vnet`] (checksums), `train` (datagrams in
 //! a row), `cut` (frames that the guest cannot take whole), [`rate`] and [`bucket`] (limits),
-//! `shortage` (a guest with too few rx buffers), `attach` and `signal` (what Xen is asked for), [`control`] (what the guest configures while it
-//! runs), [`workbench`] (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
+//! `shortage` (a guest with too few rx buffers), `attach` and `signal` (what Xen is asked for),
+//! `storm` (events for nothing), [`control`] (what the guest configures while it runs), [`workbench`]
+//! (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
 //! `freebsd` is tests only; `fuzzing` is for `tests/fuzz`.
 
 mod attach;
@@ -35,6 +36,7 @@ pub mod queue;
 pub mod rate;
 mod shortage;
 mod signal;
+mod storm;
 mod train;
 pub mod vnet;
 pub mod workbench;

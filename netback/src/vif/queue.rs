@@ -21,6 +21,7 @@ use super::guest_rx::{Flow, GuestRx};
 use super::guest_tx::GuestTx;
 use super::negotiate::tx_limits;
 use super::signal;
+use super::storm::Storm;
 use super::workbench::Workbench;
 
 /// A connected queue pair.
@@ -34,6 +35,7 @@ pub struct QueuePair {
     untold: bool,
     /// Ports that signalled and stay masked until their ring is found empty.
     masked: ArrayVec<LocalPort, 2>,
+    storm: Storm,
     tap: Tap,
     limits: Arc<bucket::Limits>,
     counters: Arc<QueueCounters>,
@@ -98,6 +100,7 @@ impl QueuePair {
             ports: Ports::bind(channels, guest, keys.channels)?,
             untold: false,
             masked: ArrayVec::new(),
+            storm: Storm::default(),
             tap,
             limits,
             counters,
@@ -147,6 +150,7 @@ impl QueuePair {
         bench: &mut Workbench<G>,
         channels: &impl EventChannels,
     ) -> Result<Turned, Fault> {
+        self.control.wake(|| bench.now());
         if self.control.is_due() {
             self.control.turn(bench, channels, &self.tap)?;
         }
@@ -171,7 +175,13 @@ impl QueuePair {
             // With one port for both, that was for the answers, too.
             self.untold &= self.ports.tx() != self.ports.rx();
         }
-        let due = [tx.blocked_until, rx.due].into_iter().flatten().min();
+        if tx.moved || rx.moved || rx.flow.is_some() {
+            self.storm.end();
+        }
+        let masked_until = self.masked_until(bench, channels);
+        let control = self.control.rests_until();
+        let due = [tx.blocked_until, rx.due, masked_until, control];
+        let due = due.into_iter().flatten().min();
         let next = match due {
             _ if self.control.is_due() || tx.more || rx.more => Turn::Again,
             // A guest that waits for credit is not to signal what it adds to the queue meanwhile.
@@ -232,6 +242,7 @@ impl QueuePair {
     pub fn event(&mut self, port: LocalPort) {
         if !self.control.event(port) && !self.masked.contains(&port) && !self.masked.is_full() {
             self.masked.push(port);
+            self.storm.event();
         }
     }
 
@@ -269,9 +280,32 @@ impl QueuePair {
         signal::notify(channels, self.guest, port);
     }
 
+    /// Until when ports that have signalled for nothing, too often, stay masked. When that is over,
+    /// they may signal again.
+    #[inline]
+    fn masked_until<G: Grants>(
+        &mut self,
+        bench: &Workbench<G>,
+        channels: &impl EventChannels,
+    ) -> Option<Instant> {
+        if self.masked.is_empty() {
+            return None;
+        }
+        let before = self.storm.keeps_masked();
+        let until = self.storm.masks_until(|| bench.now());
+        if before && until.is_none() {
+            self.unmask(channels);
+        }
+        until
+    }
+
+    /// Lets the ports signal again that have, unless they are to stay masked: then there is another turn
+    /// at the end of that.
     fn unmask(&mut self, channels: &impl EventChannels) {
-        signal::unmask(channels, self.guest, &self.masked);
-        self.masked.clear();
+        if !self.storm.keeps_masked() {
+            signal::unmask(channels, self.guest, &self.masked);
+            self.masked.clear();
+        }
     }
 }
 

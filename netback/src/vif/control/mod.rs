@@ -26,6 +26,7 @@ mod steer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use hotplug::Tap;
 use xen_ring::{DomId, EventChannels, Grants, LocalPort};
@@ -108,6 +109,23 @@ impl Endpoint {
     #[inline]
     pub fn is_due(&self) -> bool {
         self.statics.is_busy() || self.ring.as_ref().is_some_and(|ring| ring.is_due())
+    }
+
+    /// Until when the ring is left alone, if it is.
+    #[inline]
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.ring.as_ref()?.rests_until()
+    }
+
+    /// Takes the ring up again if it was left alone until `now`.
+    #[inline]
+    pub fn wake(&mut self, now: impl FnOnce() -> Instant) {
+        if let Some(ring) = &mut self.ring
+            && let Some(until) = ring.rests_until()
+            && until <= now()
+        {
+            ring.wake();
+        }
     }
 
     /// Goes on with an order, and takes a few requests from the ring.

@@ -4,9 +4,11 @@
 //! A few requests a turn are taken and answered in order. What comes as a list in one of the
 //! guest's pages is copied once and judged as a copy. A request about static grants is carried out
 //! by the queue that it is about, maybe on another worker; until its outcome is here, no further
-//! request is taken. Nothing here waits for a guest, and nothing grows with what it asks.
+//! request is taken. Nothing here waits for a guest, and nothing grows with what it asks. A guest that
+//! signals for nothing is left alone for a while ([`storm`](crate::vif::storm)).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use hotplug::Tap;
@@ -19,6 +21,7 @@ use super::{Directive, Peer, View};
 use crate::vif::connect::RingRequest;
 use crate::vif::fault::Fault;
 use crate::vif::signal;
+use crate::vif::storm::Storm;
 use crate::vif::workbench::Workbench;
 
 /// Requests taken in one turn, at most: each may cost a grant copy.
@@ -41,8 +44,11 @@ pub struct ControlRing {
     port: LocalPort,
     /// The port has signalled and stays masked until the ring is found empty.
     masked: bool,
+    storm: Storm,
     /// There may be something to do.
     due: bool,
+    /// Until when it is left alone.
+    rests_until: Option<Instant>,
     machine: Machine,
     /// The vif's queues, by number.
     queues: Vec<Peer>,
@@ -93,8 +99,10 @@ impl ControlRing {
             ring,
             port,
             masked: false,
+            storm: Storm::default(),
             // The guest may have published before anybody listened.
             due: true,
+            rests_until: None,
             machine: Machine::new(count, hashes),
             queues,
             steer,
@@ -108,12 +116,23 @@ impl ControlRing {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.due
+        self.due && self.rests_until.is_none()
+    }
+
+    pub(super) fn rests_until(&self) -> Option<Instant> {
+        self.rests_until
+    }
+
+    /// It is not left alone any longer.
+    pub(super) fn wake(&mut self) {
+        self.rests_until = None;
+        self.due = true;
     }
 
     pub(super) fn event(&mut self) {
         self.masked = true;
         self.due = true;
+        self.storm.event();
     }
 
     pub(super) fn outcome(&mut self, outcome: Outcome) {
@@ -149,13 +168,16 @@ impl ControlRing {
             };
             answers.extend(self.serve(request, bench)?);
         }
+        if !answers.is_empty() || self.pending.is_some() {
+            self.storm.end();
+        }
         // The queues are told before the guest is.
         self.announce(tap);
         self.answer(&answers, channels)?;
         if self.pending.is_none() {
             self.due = self.ring.arm()?;
             if !self.due {
-                self.unmask(channels);
+                self.listen(bench.now(), channels);
             }
         }
         Ok(())
@@ -293,8 +315,12 @@ impl ControlRing {
         }
     }
 
-    fn unmask(&mut self, channels: &impl EventChannels) {
-        if std::mem::take(&mut self.masked) {
+    /// Lets the port signal again, if it has; but one that has signalled for nothing, too often, a while later.
+    fn listen(&mut self, now: Instant, channels: &impl EventChannels) {
+        if self.masked {
+            self.rests_until = self.storm.masks_until(|| now);
+        }
+        if self.rests_until.is_none() && std::mem::take(&mut self.masked) {
             signal::unmask(channels, self.guest, &[self.port]);
         }
     }

@@ -54,3 +54,35 @@ fn a_turn_ends_after_some_frames_and_the_rest_has_another() {
     assert_eq!((second.delivered, second.next), (72, Turn::Dry));
     assert_eq!(rig.answers().len(), 72);
 }
+
+/// Each costs the host an interrupt and a worker several system calls, and the guest next to nothing.
+#[test]
+fn events_for_nothing_are_not_listened_to_for_ever() {
+    let mut rig = Rig::new();
+    let mut heard = 0;
+    for _ in 0..1_000 {
+        rig.ports[0].notify();
+        heard += rig.hear();
+    }
+    // Two came with the connection.
+    assert_eq!(heard, 17, "of 1000");
+
+    // What is sent meanwhile waits, and is found without an event.
+    rig.slot(0, &plain(60), 0, 60);
+    rig.ports[0].notify();
+    assert_eq!(rig.hear(), 0);
+    assert_eq!(rig.answers(), [0]);
+}
+
+/// Nothing is held against a guest that signals when it has something to say, however often.
+#[test]
+fn events_for_something_are_always_listened_to() {
+    let mut rig = Rig::new();
+    for _ in 0..100 {
+        rig.slot(0, &plain(60), 0, 60);
+        let _event = rig.tx.publish();
+        rig.ports[0].notify();
+        assert!(rig.hear() > 0);
+        assert_eq!(rig.answers(), [0]);
+    }
+}

@@ -14,10 +14,13 @@ use xenbus::DevicePath;
 
 use super::*;
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimGuest, SimHypervisor};
+use crate::vif::control::statics::Quotas;
+use crate::vif::control::{RingKeys, View};
 use crate::vif::feature::Features;
 use crate::vif::negotiate::{Channels, QueueKeys};
 use crate::vif::{
-    Bucket, Flow, Limits, Live, MulticastFilter, QueueCounters, Workbench, buffers_of_each,
+    Bucket, ControlRequest, Flow, Limits, Live, MulticastFilter, QueueCounters, RingRequest,
+    Workbench, buffers_of_each,
 };
 use crate::worker::WorkerId;
 use xen_ring::DomId;
@@ -92,6 +95,48 @@ impl Rig {
         }
     }
 
+    /// Connects guest `dom` with a control ring, whose port is returned with what the guest has to keep.
+    fn connect_with_control(&mut self, dom: u16) -> (GuestPort, Kept) {
+        let guest = self.hypervisor.guest(DomId::new(dom));
+        let rings = GuestPage::many(3).unwrap();
+        for page in &rings {
+            FrontRing::<FrontTx>::init(page.mapped());
+        }
+        let rings: Vec<_> = rings
+            .iter()
+            .map(|page| guest.grant(page, false).unwrap())
+            .collect();
+        let (port, control) = (guest.alloc_port().unwrap(), guest.alloc_port().unwrap());
+        let (tap, _) = UnixDatagram::pair().unwrap();
+        let tap = Tap::from_fd(OwnedFd::from(tap)).unwrap();
+        let keys = QueueKeys {
+            tx_ring: rings[0].gref(),
+            rx_ring: rings[1].gref(),
+            channels: Channels::Single(port.port()),
+        };
+        let mut request = request(dom, keys, tap, STALL);
+        request.control = Some(ControlRequest {
+            view: Arc::new(View::new(1, &Quotas::default().of(DomId::new(dom)))),
+            ring: Some(RingRequest {
+                keys: RingKeys {
+                    ring: rings[2].gref(),
+                    port: control.port(),
+                },
+                queues: Vec::new(),
+                steering: None,
+                spread: None,
+            }),
+        });
+        self.worker.connect(request).unwrap();
+        (
+            control,
+            Kept {
+                _rings: rings,
+                _port: port,
+            },
+        )
+    }
+
     /// Whether a guest stalled or went on in this round, before which events are looked for.
     fn flow(&mut self) -> Option<Flow> {
         self.worker.ports_pending();
@@ -104,6 +149,12 @@ impl Rig {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// What a guest has to keep while it is connected.
+struct Kept {
+    _rings: Vec<Grant>,
+    _port: GuestPort,
 }
 
 impl Guest {
@@ -338,4 +389,20 @@ fn every_ring_is_looked_at_when_events_may_be_lost() {
     });
     rig.worker.round();
     assert_eq!(guest.answers().0, 1);
+}
+
+/// As with the packets' rings: each event costs more than it costs the guest.
+#[test]
+fn events_for_nothing_from_a_control_ring_are_not_listened_to_for_ever() {
+    let mut rig = Rig::new();
+    let (control, _kept) = rig.connect_with_control(1);
+    let mut heard = 0;
+    for _ in 0..1_000 {
+        control.notify();
+        rig.worker.ports_pending();
+        heard += usize::from(!rig.worker.ready.is_empty());
+        rig.worker.round();
+    }
+    assert_eq!(heard, 17, "of 1000");
+    assert!(!rig.worker.timers.is_empty(), "and it is looked at later");
 }

@@ -14,7 +14,7 @@ use xen_ring::front::{
     FrontRing, FrontRx, FrontRxRequest, FrontRxSlot, FrontTx, FrontTxRequest, FrontTxSlot,
 };
 use xen_ring::page::SharedPage;
-use xen_ring::{DomId, Hypervisor};
+use xen_ring::{DomId, EventChannels, Hypervisor};
 use xenbus::DevicePath;
 
 use crate::demo::sim::{Grant, GuestPage, GuestPort, SimEventChannels, SimGrants, SimHypervisor};
@@ -24,7 +24,7 @@ use crate::vif::live::Live;
 use crate::vif::multicast::MulticastFilter;
 use crate::vif::negotiate::{Channels, QueueKeys};
 use crate::vif::{ConnectRequest, QueueId};
-use crate::vif::{QueueCounters, QueuePair, Turned, Workbench, buffers_of_each};
+use crate::vif::{QueueCounters, QueuePair, Turn, Turned, Workbench, buffers_of_each};
 
 pub(in crate::vif) const GUEST: u16 = 1;
 pub(in crate::vif) const PAGES: usize = 32;
@@ -202,6 +202,20 @@ impl Rig {
         let _event = self.tx.publish();
         let _event = self.rx.publish();
         self.pair.turn(&mut self.bench, &self.channels).unwrap()
+    }
+
+    /// As a worker does that has nothing else to do: hears events, gives a turn, and rests. Returns how many
+    /// ports had signalled.
+    pub(in crate::vif) fn hear(&mut self) -> usize {
+        let mut pending = Vec::new();
+        self.channels.pending(&mut pending).unwrap();
+        for port in &pending {
+            self.pair.event(*port);
+        }
+        if self.quiet_turn().next == Turn::Dry {
+            assert!(self.pair.rest(&self.channels).unwrap());
+        }
+        pending.len()
     }
 
     /// What has come out of the tap: header and frame.

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! Guests that change their minds without end, each time within their rights: what one of them costs the control thread
-//! and the host's network interfaces is bounded, and what it says last counts.
+//! and the host's network interfaces, or a worker, is bounded, and what it says last counts.
 //!
 //! They do so for a moment, in which an unbounded backend does a multiple of what is allowed. The clock can only be
 //! too fast for that, never for a backend that keeps to the bound.
 
 use std::time::{Duration, Instant};
 
+use netback::demo::guest::control::{self, Control};
 use netback_tests::raw::{linux, reload};
+use netback_tests::world::PATIENCE;
 use xenbus::XenbusState;
 
+use crate::control::{SUCCESS, ring, with_ring};
 use crate::hood::{neighbourhood, reach};
 
 /// How long they go on.
@@ -51,5 +54,65 @@ fn a_guest_that_comes_and_goes() {
     }
     reload(&mut netfront);
     reach(&mut netfront, 1);
+    hood.finish_raw(&vif, netfront);
+}
+
+/// A ring full of requests is 2 KiB of writing for the guest, and for the host as many tables of 4 KiB, told to every
+/// queue of the vif.
+#[test]
+fn a_guest_that_configures_its_hash_anew_all_the_time() {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, with_ring());
+    let control = ring(&mut netfront);
+    let mut answered = 0;
+    let allowed = for_a_moment(256, Duration::from_millis(10), || {
+        for n in 0..Control::slots() / 2 {
+            control
+                .send(control::SET_HASH_ALGORITHM, [1, 0, 0])
+                .unwrap();
+            control
+                .send(control::SET_HASH_FLAGS, [n % 16, 0, 0])
+                .unwrap();
+        }
+        control.flush();
+        for _ in 0..Control::slots() {
+            let answer = control.wait(PATIENCE).unwrap().expect("an answer");
+            assert_eq!(answer.status, SUCCESS);
+            answered += 1;
+        }
+    });
+    // A turn of eight requests is not cut short.
+    assert!(
+        answered <= allowed + 8,
+        "{answered} answers, {allowed} allowed"
+    );
+    hood.assert_unharmed();
+    hood.finish_raw(&vif, netfront);
+}
+
+/// Each page is mapped and unmapped by itself, with calls that lock the memory map of all workers.
+#[test]
+fn a_guest_that_has_pages_mapped_and_unmapped_all_the_time() {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, with_ring());
+    let [tx, rx] = netfront.packet_pages(0).unwrap();
+    let pages = [tx, rx].concat();
+    let control = ring(&mut netfront);
+    let mut changes = 0;
+    let allowed = for_a_moment(256, Duration::from_millis(10), || {
+        for kind in [control::ADD_GREF_MAPPING, control::DEL_GREF_MAPPING] {
+            let answer = control.change_grants(kind, 0, &pages, PATIENCE);
+            assert_eq!(answer.unwrap().0, SUCCESS);
+            changes += 1;
+        }
+    });
+    let each = 1 + u64::try_from(pages.len() / 32).unwrap();
+    // The last one may be on credit.
+    assert!(
+        (changes - 1) * each <= allowed,
+        "{changes} changes of {} pages, {allowed} requests allowed",
+        pages.len()
+    );
+    hood.assert_unharmed();
     hood.finish_raw(&vif, netfront);
 }

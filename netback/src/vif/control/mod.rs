@@ -10,6 +10,7 @@
 //! | `steer` | which queue a packet comes by |
 //! | `statics` | a queue pair's static grants |
 //! | `ring` | the ring itself, on the worker that has queue 0 |
+//! | `pace` | how fast its requests are carried out |
 //! | here | what each queue pair has of all this |
 //!
 //! A vif's queues live on different workers, and the packet path takes no lock. So nothing is
@@ -20,6 +21,7 @@
 pub mod hash;
 pub mod machine;
 pub mod message;
+mod pace;
 mod ring;
 pub mod statics;
 mod steer;
@@ -55,7 +57,12 @@ pub enum Directive {
         answer: Peer,
     },
     /// To the queue with the control ring: what became of its order.
-    Outcome(Outcome),
+    Outcome {
+        /// What.
+        outcome: Outcome,
+        /// Pages that were mapped and unmapped for it.
+        pages: usize,
+    },
 }
 
 /// A queue of the same vif, wherever it lives.
@@ -142,7 +149,8 @@ impl Endpoint {
         if let Some(outcome) = self.statics.step(&bench.grants, self.guest)
             && let Some(orderer) = self.orderer.take()
         {
-            orderer.tell(Directive::Outcome(outcome));
+            let pages = self.statics.moved();
+            orderer.tell(Directive::Outcome { outcome, pages });
         }
         match &mut self.ring {
             Some(ring) => ring.turn(bench, channels, tap),
@@ -158,9 +166,9 @@ impl Endpoint {
                 self.statics.begin(change);
                 self.orderer = Some(answer);
             }
-            Directive::Outcome(outcome) => {
+            Directive::Outcome { outcome, pages } => {
                 if let Some(ring) = &mut self.ring {
-                    ring.outcome(outcome);
+                    ring.outcome(outcome, pages);
                 }
             }
         }

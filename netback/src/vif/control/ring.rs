@@ -5,7 +5,8 @@
 //! guest's pages is copied once and judged as a copy. A request about static grants is carried out
 //! by the queue that it is about, maybe on another worker; until its outcome is here, no further
 //! request is taken. Nothing here waits for a guest, and nothing grows with what it asks. A guest that
-//! signals for nothing is left alone for a while ([`storm`](crate::vif::storm)).
+//! asks for too much ([`pace`](super::pace)), or signals for nothing ([`storm`](crate::vif::storm)), is
+//! left alone for a while.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use xen_ring::netif::{CtrlRequest, CtrlResponse, CtrlRing, GrefEntry};
 use xen_ring::{BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, RemotePort};
 
 use super::machine::{Change, Decision, Fetch, Machine, Order, Outcome, Reply, Step, answered};
+use super::pace::Pace;
 use super::steer::Steer;
 use super::{Directive, Peer, View};
 use crate::vif::connect::RingRequest;
@@ -47,6 +49,7 @@ pub struct ControlRing {
     storm: Storm,
     /// There may be something to do.
     due: bool,
+    pace: Pace,
     /// Until when it is left alone.
     rests_until: Option<Instant>,
     machine: Machine,
@@ -102,6 +105,7 @@ impl ControlRing {
             storm: Storm::default(),
             // The guest may have published before anybody listened.
             due: true,
+            pace: Pace::new(Instant::now()),
             rests_until: None,
             machine: Machine::new(count, hashes),
             queues,
@@ -135,10 +139,11 @@ impl ControlRing {
         self.storm.event();
     }
 
-    pub(super) fn outcome(&mut self, outcome: Outcome) {
+    pub(super) fn outcome(&mut self, outcome: Outcome, pages: usize) {
         if let Some(pending) = &mut self.pending {
             pending.outcome = Some(outcome);
             self.due = true;
+            self.pace.pages(pages);
         }
     }
 
@@ -156,6 +161,10 @@ impl ControlRing {
         if !std::mem::take(&mut self.due) {
             return Ok(());
         }
+        self.rests_until = self.pace.rests_until(bench.now());
+        if self.rests_until.is_some() {
+            return Ok(());
+        }
         let mut answers = ArrayVec::<_, { 1 + REQUESTS_PER_TURN }>::new();
         answers.extend(self.settle(bench)?);
         self.ring.unconsumed()?;
@@ -166,6 +175,7 @@ impl ControlRing {
             let Some(request) = self.ring.take() else {
                 break;
             };
+            self.pace.request();
             answers.extend(self.serve(request, bench)?);
         }
         if !answers.is_empty() || self.pending.is_some() {

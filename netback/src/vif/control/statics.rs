@@ -40,6 +40,8 @@ pub struct StaticGrants {
     pages: Vec<Kept>,
     quota: Arc<Quota>,
     work: Option<Work>,
+    /// Pages that were mapped (or could not be) and unmapped for the present order, or the last one.
+    moved: usize,
     /// A guest may ask as often as it likes for what is refused.
     refusals: RateLimited,
 }
@@ -76,6 +78,7 @@ impl StaticGrants {
             pages: Vec::new(),
             quota,
             work: None,
+            moved: 0,
             refusals: RateLimited::new(1, Duration::from_secs(60)),
         }
     }
@@ -96,6 +99,7 @@ impl StaticGrants {
 
     /// Takes an order. There is one at a time: a control ring waits for each to be carried out.
     pub fn begin(&mut self, change: Change) {
+        self.moved = 0;
         self.work = Some(match change {
             Change::Add(wanted) if self.is_addable(&wanted) => Work::Adding {
                 mapped: Vec::with_capacity(wanted.len()),
@@ -115,12 +119,19 @@ impl StaticGrants {
         self.work.is_some()
     }
 
+    /// Pages that were mapped (or could not be) and unmapped for the order that was carried out last.
+    pub fn moved(&self) -> usize {
+        self.moved
+    }
+
     /// Goes on with the order. `Some` when it has been carried out.
     pub fn step(&mut self, grants: &impl Grants, guest: DomId) -> Option<Outcome> {
         let (work, outcome) = match self.work.take()? {
             Work::Adding { wanted, mapped } => self.add(wanted, mapped, grants, guest),
             Work::Undoing(mut mapped) => {
-                mapped.truncate(mapped.len().saturating_sub(PAGES_PER_TURN));
+                let kept = mapped.len().saturating_sub(PAGES_PER_TURN);
+                self.moved += mapped.len() - kept;
+                mapped.truncate(kept);
                 match mapped.is_empty() {
                     true => (None, Some(Outcome::Refused)),
                     false => (Some(Work::Undoing(mapped)), None),
@@ -152,6 +163,7 @@ impl StaticGrants {
             let Some((gref, access)) = wanted.pop() else {
                 break;
             };
+            self.moved += 1;
             let Some(kept) = self.map(gref, access, grants, guest) else {
                 return (Some(Work::Undoing(mapped)), None);
             };
@@ -203,6 +215,7 @@ impl StaticGrants {
             if let Ok(at) = found {
                 self.grefs.remove(at);
                 self.pages.remove(at);
+                self.moved += 1;
             }
             deleted.push(found.is_ok());
         }

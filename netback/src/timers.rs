@@ -27,6 +27,12 @@ impl<T: Copy + Ord> Timers<T> {
         self.0.is_empty()
     }
 
+    /// How many are set.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// How long to sleep at most; `None` is for ever.
     pub(crate) fn timeout(&self, now: Instant) -> Option<Duration> {
         self.0

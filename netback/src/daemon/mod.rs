@@ -78,6 +78,8 @@ const LINKS: Token = Token(2);
 /// The control socket's, and those of its clients from here on.
 const CONTROL: Token = Token(3);
 const EVENTS_PER_POLL: usize = 64;
+/// Timers that go off before everything else has its turn: what they bring about may be a connection.
+const DUE_PER_ROUND: usize = 64;
 
 /// The daemon, ready to run.
 pub struct Daemon {
@@ -328,11 +330,14 @@ impl Daemon {
         }
     }
 
-    /// What has come due: timers, clients of the control socket, the next try at the store. Of a
-    /// daemon that is told to stop, only what ends.
+    /// What has come due: timers, a bounded number of them, clients of the control socket, the next try at
+    /// the store. Of a daemon that is told to stop, only what ends.
     fn due(&mut self, now: Instant) {
         self.control.expire(now);
-        while let Some(due) = self.host.timers.pop(now) {
+        for _ in 0..DUE_PER_ROUND {
+            let Some(due) = self.host.timers.pop(now) else {
+                break;
+            };
             match due {
                 Due::Resync(_) | Due::Look(_) if self.stop.is_stopped() => {}
                 Due::HotplugWait(path) => self.still_waiting(path),

@@ -9,16 +9,25 @@ use super::*;
 use crate::demo::sim::SimHypervisor;
 use crate::worker::{Command, WorkerId};
 
-/// Nobody would serve its vifs, and nobody would know.
-#[test]
-fn a_worker_that_ends_takes_the_daemon_with_it() {
+/// Calls `test` with a daemon of a machine without devices.
+fn with_daemon(test: impl FnOnce(Daemon)) {
     let dir = mkdtemp(&std::env::temp_dir().join("netback-test-XXXXXX")).unwrap();
     let mut config = Config::default();
     config.control.socket = dir.join("control.sock");
     let xenstored = FakeXenstored::spawn().unwrap();
     let hypervisor = SimHypervisor::new(xen_ring::DomId::new(0));
     let connect = Box::new(move |_| xenstored.client(0));
-    let mut daemon = Daemon::new(config, &hypervisor, connect).unwrap();
+    test(Daemon::new(config, &hypervisor, connect).unwrap());
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Nobody would serve its vifs, and nobody would know.
+#[test]
+fn a_worker_that_ends_takes_the_daemon_with_it() {
+    with_daemon(|mut daemon| a_worker_ends(&mut daemon));
+}
+
+fn a_worker_ends(daemon: &mut Daemon) {
     let worker = WorkerId(0);
     daemon.host.workers.send(worker, Command::Stop).unwrap();
     let mut events = Events::with_capacity(EVENTS_PER_POLL);
@@ -33,6 +42,21 @@ fn a_worker_that_ends_takes_the_daemon_with_it() {
     };
     assert!(matches!(ended, DaemonError::Worker { number: 0, .. }));
     assert_eq!(ended.to_string(), "worker 0 has ended: it was told to stop");
-    drop(daemon);
-    std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Guests can have theirs go off all at the same moment, and each may take a while.
+#[test]
+fn timers_leave_time_for_others() {
+    with_daemon(|mut daemon| {
+        let now = Instant::now();
+        for dom in 1..=150 {
+            let device = DevicePath::new(DomId::new(dom).unwrap(), 0);
+            daemon.host.set_timer(now, Due::Look(device));
+        }
+        for left in [86, 22, 0] {
+            daemon.due(now);
+            assert_eq!(daemon.host.timers.len(), left);
+        }
+        assert_eq!(daemon.timeout(now), None);
+    });
 }

@@ -71,9 +71,11 @@ fn what_finds_no_room_in_the_tap_is_counted() {
     let (vif, mut netfront) = world.raw(1, without_buffers());
     host::without_waiting(&vif.tap());
     let lost = || world.rx_dropped(&vif, "tap-queue-full");
-    assert_eq!(lost(), 0);
+    // The host has a few things to say by itself (IPv6), and nobody takes them.
+    let chatter = lost();
+    assert!(chatter < 10, "{chatter}");
     flood(vif.guest, 50, 200);
-    until("the queue is full", || lost() >= 30);
+    until("the queue is full", || lost() >= chatter + 30);
     // The count is of the device, not of the connection.
     let before = lost();
     reload(&mut netfront);

@@ -175,10 +175,8 @@ impl QueuePair {
             // With one port for both, that was for the answers, too.
             self.untold &= self.ports.tx() != self.ports.rx();
         }
-        if tx.moved || rx.moved || rx.flow.is_some() {
-            self.storm.end();
-        }
-        let masked_until = self.masked_until(bench, channels);
+        let founded = tx.moved || rx.moved || rx.flow.is_some();
+        let masked_until = self.masked_until(founded, bench, channels);
         let control = self.control.rests_until();
         let due = [tx.blocked_until, rx.due, masked_until, control];
         let due = due.into_iter().flatten().min();
@@ -285,9 +283,14 @@ impl QueuePair {
     #[inline]
     fn masked_until<G: Grants>(
         &mut self,
+        founded: bool,
         bench: &Workbench<G>,
         channels: &impl EventChannels,
     ) -> Option<Instant> {
+        if founded {
+            self.storm.was_founded();
+            return None;
+        }
         if self.masked.is_empty() {
             return None;
         }

@@ -178,8 +178,9 @@ impl ControlRing {
             self.pace.request();
             answers.extend(self.serve(request, bench)?);
         }
-        if !answers.is_empty() || self.pending.is_some() {
-            self.storm.end();
+        let founded = !answers.is_empty() || self.pending.is_some();
+        if founded {
+            self.storm.was_founded();
         }
         // The queues are told before the guest is.
         self.announce(tap);
@@ -187,7 +188,10 @@ impl ControlRing {
         if self.pending.is_none() {
             self.due = self.ring.arm()?;
             if !self.due {
-                self.listen(bench.now(), channels);
+                if !founded && self.masked {
+                    self.rests_until = self.storm.masks_until(|| bench.now());
+                }
+                self.listen(channels);
             }
         }
         Ok(())
@@ -325,11 +329,8 @@ impl ControlRing {
         }
     }
 
-    /// Lets the port signal again, if it has; but one that has signalled for nothing, too often, a while later.
-    fn listen(&mut self, now: Instant, channels: &impl EventChannels) {
-        if self.masked {
-            self.rests_until = self.storm.masks_until(|| now);
-        }
+    /// Lets the port signal again, if it has and is not to stay masked.
+    fn listen(&mut self, channels: &impl EventChannels) {
         if self.rests_until.is_none() && std::mem::take(&mut self.masked) {
             signal::unmask(channels, self.guest, &[self.port]);
         }

@@ -86,3 +86,21 @@ fn events_for_something_are_always_listened_to() {
         assert_eq!(rig.answers(), [0]);
     }
 }
+
+/// One that somebody else sends a frame to now and then does not get away with ten signals for each.
+#[test]
+fn frames_from_others_do_not_excuse_events_for_nothing() {
+    let mut rig = Rig::new();
+    let mut heard = 0;
+    for _ in 0..100 {
+        rig.post(0, 1);
+        rig.give([0; HEADER], &plain(60));
+        rig.pair.tap_readable();
+        for _ in 0..10 {
+            rig.ports[0].notify();
+            heard += rig.hear();
+        }
+        assert_eq!(rig.received().len(), 1);
+    }
+    assert!(heard < 300, "{heard} of 1000");
+}

@@ -9,6 +9,8 @@ use netback_tests::raw::linux;
 use netback_tests::world::{PATIENCE, until};
 use xenbus::XenbusState;
 
+use crate::hood::{neighbourhood, reach};
+
 /// iPXE says Closed without Closing before, and begins when the backend is Closed. It posts few buffers.
 #[test]
 fn ipxe_closes_at_once() {
@@ -69,6 +71,79 @@ fn a_frontend_that_takes_over_without_a_word() {
     }
     guest.exercise();
     world.finish_well(guest);
+}
+
+/// The same after the old rings have broken, or were broken by the new kernel as it made itself at home. The old rings
+/// are not tried again.
+#[test]
+fn a_frontend_that_takes_over_from_one_that_failed() {
+    let world = World::new();
+    let (vif, mut netfront) = world.raw(1, linux());
+    for _ in 0..3 {
+        break_rings(&mut netfront);
+        world.wait_status(&vif, "failed");
+        for _ in 0..3 {
+            netfront.store().set_state(XenbusState::Connected).unwrap();
+            assert_eq!(world.vif_status(&vif).unwrap().state, "failed");
+        }
+        netfront.usurp(PATIENCE).unwrap();
+        world.wait_forgiven(&vif);
+        reach(&mut netfront, 1);
+        let census = world.machine.hypervisor().census();
+        assert_eq!((census.mapped, census.bound_ports), (2, 2));
+    }
+    world.finish_raw(&vif, netfront);
+}
+
+/// What was refused need not have been made out, and what could be made out need not have been there.
+#[test]
+fn a_frontend_that_takes_over_from_one_that_was_refused() {
+    let world = World::new();
+    let refused = [("request-rx-copy", "0"), ("tx-ring-ref", "4000000000")];
+    for (dom, (key, value)) in (1..).zip(refused) {
+        let vif = world.attach(dom);
+        let options = FrontendOptions {
+            overrides: vec![(key.to_owned(), Some(value.to_owned()))],
+            ..linux()
+        };
+        let mut netfront = world.frontend(&vif, options);
+        netfront.publish().unwrap();
+        world.wait_status(&vif, "failed");
+        netfront.options_mut().overrides.clear();
+        netfront.usurp(PATIENCE).unwrap();
+        world.wait_forgiven(&vif);
+        reach(&mut netfront, dom);
+        world.force_away(&vif, netfront);
+    }
+    world.finish_empty();
+}
+
+/// Each time that it says Connected with other rings costs one attempt, and harms nobody; the last word counts.
+#[test]
+fn a_frontend_that_takes_over_again_and_again() {
+    let hood = neighbourhood();
+    let (vif, mut netfront) = hood.world.raw(1, linux());
+    break_rings(&mut netfront);
+    hood.assert_closed(&vif, "req_prod");
+    for n in 0..1_000 {
+        let store = netfront.store();
+        let gref = if n % 2 == 0 { "4000000" } else { "5000000" };
+        store.set_raw("tx-ring-ref", gref).unwrap();
+        store.set_state(XenbusState::Connected).unwrap();
+    }
+    hood.assert_unharmed();
+    netfront.usurp(PATIENCE).unwrap();
+    hood.world.wait_forgiven(&vif);
+    reach(&mut netfront, 1);
+    hood.finish_raw(&vif, netfront);
+}
+
+/// The guest asks for more at once than there is room for.
+fn break_rings(netfront: &mut Netfront) {
+    let ring = netfront.tx_queue().unwrap().ring();
+    let next = ring.next_index();
+    ring.lie_req_prod(next.wrapping_add(300));
+    netfront.kick();
 }
 
 /// Linux waits for Reconfigured without end and with its network locked, so it has to read that, whatever the toolstack

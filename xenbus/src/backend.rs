@@ -20,7 +20,11 @@
 //! 5. State writes never re-create a directory and never repeat the present state
 //!    ([`crate::device::set_state`]). Connected is not written over the toolstack's
 //!    Closing ([`crate::device::set_connected`]).
-//! 6. If the device's `state` node is gone, or reads Initialising although the shell
+//! 6. A frontend that its watch shows Connected is reported as [`FrontendState::Anew`] if it has
+//!    given other rings than those that it is, or could not be, connected with. Read for an
+//!    action it is just Connected, so that a guest which changes them all the time costs no
+//!    more than what it writes.
+//! 7. If the device's `state` node is gone, or reads Initialising although the shell
 //!    has written another state, the directory has been removed (and perhaps made
 //!    anew): the shell reports [`Event::BackendRemoved`], and looks again for a new
 //!    device at that path after [`Action::Forget`].
@@ -127,7 +131,7 @@ pub enum Phase {
     Closing,
     /// Own state 6, the netif exists, no rings.
     Closed,
-    /// Own state 5 because of an error; a frontend that starts anew recovers it.
+    /// Own state 5 because of an error; a frontend that starts anew, or comes with other rings, recovers it.
     Failed,
     /// Own state 5 because there cannot be a netif; only re-attaching helps.
     Dead,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use hotplug::{MacAddr, Steering, Tap, TapError, TapOffload};
 use xen_ring::DomId;
-use xenbus::backend::Event;
+use xenbus::backend::{Event, Phase};
 use xenbus::{Ahead, Client, FrontendPath, Key, XenbusState, device};
 
 use super::connection::Connection;
@@ -130,12 +130,15 @@ impl Vif {
             return Ok(None);
         };
         let negotiated = match self.negotiate(client, frontend) {
-            Ok(negotiated) => negotiated.map_err(Event::QueuesFailed)?,
+            Ok(negotiated) => negotiated,
             Err(lost) => {
                 host.store.lost(&lost);
                 return Ok(None);
             }
         };
+        let rings = negotiated.as_ref().ok().map(|now| now.queues.clone());
+        self.last_rings = rings;
+        let negotiated = negotiated.map_err(Event::QueuesFailed)?;
         let queues = negotiated.queues.count();
         match self.share_out(negotiated, host) {
             Ok(prepared) => Ok(Some(prepared)),
@@ -278,11 +281,12 @@ impl Vif {
         }
     }
 
-    /// Whether a frontend that is Connected has given other rings and channels than those of the present connection: it
-    /// has started anew, and so fast (or so carelessly) that nobody has seen it in another state. What cannot be read of
-    /// it changes nothing.
+    /// Whether a frontend that is Connected has given other rings and channels than those that it is, or could not be,
+    /// connected with: it has started anew, and so fast (or so carelessly) that nobody has seen it in another state. What
+    /// cannot be made out of it changes nothing.
     pub(super) fn has_other_rings(&mut self, frontend: FrontendPath, host: &mut Host) -> bool {
-        if self.connection.is_none() {
+        // Where there is no connection, a frontend is tried whatever it has, except after a failure.
+        if self.connection.is_none() && self.machine.phase() != Phase::Failed {
             return false;
         }
         let Some(client) = host.store.client() else {
@@ -295,9 +299,7 @@ impl Vif {
                 None
             }
         };
-        negotiated
-            .zip(self.connection.as_ref())
-            .is_some_and(|(now, connection)| now.queues != connection.negotiated.queues)
+        negotiated.is_some_and(|now| self.last_rings.as_ref() != Some(&now.queues))
     }
 
     /// Asks the workers to give everything back. `Some` when there is nothing to wait for.

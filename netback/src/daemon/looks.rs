@@ -21,9 +21,6 @@ use crate::logging::{RateLimited, if_any};
 const AT_ONCE: u32 = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a frontend that has been Connected, and is again with other rings, has gone through unseen.
-const STARTS_ANEW: Event = Event::Frontend(FrontendState::Initialising);
-
 /// When a frontend may be looked at.
 #[derive(Debug)]
 pub(super) struct Looks {
@@ -102,11 +99,14 @@ impl Vif {
         };
         let whole = node == frontend.dir();
         if (whole || node == frontend.state())
-            && let Some(event) = self.read_frontend(host)
+            && let Some(mut event) = self.read_frontend(host)
         {
-            let anew = event == Event::Frontend(FrontendState::Connected)
-                && self.has_other_rings(frontend, host);
-            self.feed(if anew { STARTS_ANEW } else { event }, host);
+            if event == Event::Frontend(FrontendState::Connected)
+                && self.has_other_rings(frontend, host)
+            {
+                event = Event::Frontend(FrontendState::Anew);
+            }
+            self.feed(event, host);
         }
         if node != frontend.state()
             && let Some(event) = self.follow_requests(host)

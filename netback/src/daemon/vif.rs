@@ -26,6 +26,7 @@ use super::losses::Losses;
 use super::perform::STORE_PATIENCE;
 use super::script::Script;
 use crate::logging::{RateLimited, if_any};
+use crate::vif::negotiate::Queues;
 use crate::vif::{QueueCounters, QueueId};
 use crate::worker::{Command, What};
 
@@ -55,6 +56,9 @@ pub(super) struct Vif {
     /// The tap's MTU that the guest knows of: the toolstack and the script have told it of the first.
     pub(super) mtu_told: Option<u32>,
     pub(super) connection: Option<Connection>,
+    /// The rings and channels that the frontend had given when it was last tried to connect it, whatever came of that.
+    /// `None` if they could not be made out.
+    pub(super) last_rings: Option<Queues>,
     /// No more queues than so many are offered for as long as the device is known here, since more
     /// could not be served.
     pub(super) queues_at_most: Option<u16>,
@@ -141,6 +145,7 @@ impl Vif {
             carrier_told: None,
             mtu_told: None,
             connection: None,
+            last_rings: None,
             queues_at_most: None,
             counters: Vec::new(),
             losses: Losses::default(),

@@ -83,6 +83,9 @@ pub enum FrontendState {
     Initialised,
     /// 4.
     Connected,
+    /// 4, with other rings than when the shell last tried to connect it: another driver has taken over, and nobody has
+    /// seen a state between. Only the shell can tell; where it does not have to, it may report `Connected`.
+    Anew,
     /// 5.
     Closing,
     /// 6.

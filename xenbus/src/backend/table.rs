@@ -11,7 +11,7 @@ use super::Action::{
     RunOffline, RunOnline, SetState, WatchFrontend, WatchHandle,
 };
 use super::FrontendState::{
-    Absent, Closed as FrontClosed, Closing as FrontClosing, Connected as FrontConnected,
+    Absent, Anew, Closed as FrontClosed, Closing as FrontClosing, Connected as FrontConnected,
     Initialising, Nonsense, Reconfiguring,
 };
 use super::{Action, After, Event, Exit, HotplugStatus, Phase, Probed, Start, Waiting};
@@ -183,7 +183,9 @@ fn creating(start: Start, event: &Event) -> Edge {
 fn unconnected(here: Phase, event: &Event, online: bool) -> Edge {
     match event {
         // A frontend in 7 has published its rings: it went through 4 while we slept.
-        Event::Frontend(FrontConnected | Reconfiguring) => to(Phase::Connecting, &[ConnectQueues]),
+        Event::Frontend(FrontConnected | Anew | Reconfiguring) => {
+            to(Phase::Connecting, &[ConnectQueues])
+        }
         Event::Frontend(Initialising) if here == Phase::Adopted => to(
             Phase::InitWait,
             &[
@@ -246,7 +248,7 @@ fn connected(here: Phase, event: &Event, online: bool) -> Edge {
         }
         (Event::ToolstackClosing, Phase::Reconfigured) => to(here, &[SetState(Reconfigured)]),
 
-        (Event::Frontend(Initialising | FrontClosing | FrontClosed | Absent), _) => {
+        (Event::Frontend(Initialising | Anew | FrontClosing | FrontClosed | Absent), _) => {
             to(Phase::Disconnecting(After::Closing), &[DisconnectQueues])
         }
         (Event::Frontend(Nonsense(_)) | Event::PeerFault(_) | Event::QueuesFailed(_), _) => to(
@@ -279,6 +281,8 @@ fn disconnecting(after: After, event: &Event) -> Edge {
         (Event::QueuesDown, After::Failed) => to(Phase::Failed, &[SetState(Closing), ReadFrontend]),
         (Event::QueuesDown, After::Dead) => to(Phase::Dead, &[SetState(Closing), ReadFrontend]),
         (Event::QueuesDown, After::Removed) => REMOVE,
+        // What has failed is not what the frontend has now, and would not be tried again in Failed.
+        (Event::Frontend(Anew), After::Failed) => to(Phase::Disconnecting(After::Closing), &[]),
         (Event::NetifFailed(_), After::Closing | After::Failed) => {
             to(Phase::Disconnecting(After::Dead), &[ReportError])
         }
@@ -305,26 +309,31 @@ fn closed(here: Phase, event: &Event, online: bool) -> Edge {
         }
         (Event::Frontend(FrontClosing), Phase::Closed) => to(Phase::Closing, &[SetState(Closing)]),
         // A frontend that did not wait for our 2. In Failed this would connect again what
-        // has just failed, so there it is ignored.
-        (Event::Frontend(FrontConnected), Phase::Closed) => to(
+        // has just failed, so there it is ignored, unless the rings are others.
+        (Event::Frontend(FrontConnected | Anew), Phase::Closed) => to(
             Phase::Connecting,
             &[ClearError, Advertise, SetState(InitWait), ConnectQueues],
         ),
-        (Event::Frontend(FrontConnected), Phase::Closing) if online => to(
-            Phase::Connecting,
-            &[
-                SetState(Closed),
-                ClearError,
-                Advertise,
-                SetState(InitWait),
-                ConnectQueues,
-            ],
-        ),
+        (Event::Frontend(FrontConnected), Phase::Closing)
+        | (Event::Frontend(Anew), Phase::Closing | Phase::Failed)
+            if online =>
+        {
+            to(
+                Phase::Connecting,
+                &[
+                    SetState(Closed),
+                    ClearError,
+                    Advertise,
+                    SetState(InitWait),
+                    ConnectQueues,
+                ],
+            )
+        }
         // Detached while it waits for this, which it does without end. It reads 5 when it is done.
         (Event::Frontend(Reconfiguring), Phase::Closing) if !online => {
             to(here, &[SetState(Reconfigured)])
         }
-        (Event::Frontend(FrontConnected), Phase::Closing) => to(here, &[SetState(Closing)]),
+        (Event::Frontend(FrontConnected | Anew), Phase::Closing) => to(here, &[SetState(Closing)]),
         (Event::Frontend(Absent), _) => RETIRE,
         // Reported once: in Failed, a guest that goes on writing nonsense is ignored.
         (Event::Frontend(Nonsense(_)), Phase::Closing | Phase::Closed) => {

@@ -46,6 +46,7 @@ fn events() -> Vec<(String, Event)> {
     named("Frontend(1)", Event::Frontend(FrontendState::Initialising));
     named("Frontend(3)", Event::Frontend(FrontendState::Initialised));
     named("Frontend(4)", Event::Frontend(FrontendState::Connected));
+    named("Frontend(4, anew)", Event::Frontend(FrontendState::Anew));
     named("Frontend(5)", Event::Frontend(FrontendState::Closing));
     named("Frontend(6)", Event::Frontend(FrontendState::Closed));
     named("Frontend(7)", Event::Frontend(FrontendState::Reconfiguring));

@@ -24,6 +24,18 @@ pub(super) fn front(text: &str) -> Event {
     Event::Frontend(FrontendState::parse(text))
 }
 
+/// Another driver has said Connected.
+pub(super) const ANEW: Event = Event::Frontend(FrontendState::Anew);
+
+/// By way of 6 and 2: a frontend that does not wait for them is connected all the same.
+pub(super) const CONNECT_ANEW: &[Action] = &[
+    Action::SetState(S::Closed),
+    Action::ClearError,
+    Action::Advertise,
+    Action::SetState(S::InitWait),
+    Action::ConnectQueues,
+];
+
 pub(super) fn probed(own_state: S, handle: Option<u32>, online: bool) -> Event {
     Event::Probed(Ok(Probed {
         own_state,

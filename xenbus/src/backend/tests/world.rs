@@ -28,6 +28,9 @@ struct World {
     own_by_toolstack: bool,
     online: bool,
     frontend: &'static str,
+    /// Which rings the frontend has given, and which we have tried last.
+    given: u32,
+    tried: Option<u32>,
     hotplug: bool,
     handle: bool,
     netif: bool,
@@ -49,6 +52,8 @@ impl World {
             own_by_toolstack: false,
             online: true,
             frontend,
+            given: 0,
+            tried: None,
             hotplug: false,
             handle,
             netif: false,
@@ -104,6 +109,7 @@ impl World {
             Action::ReadHotplugStatus => self.inbox.push_back(self.status()),
             Action::ConnectQueues => {
                 assert!(self.netif && !self.rings && self.worker.is_empty());
+                self.tried = Some(self.given);
                 self.worker.push_back(Command::Connect);
             }
             Action::DisconnectQueues => {
@@ -200,11 +206,25 @@ impl World {
         })
     }
 
+    /// What the watch on the frontend tells.
+    fn seen(&self) -> Event {
+        let compares =
+            self.rings || !self.worker.is_empty() || self.device.phase() == Phase::Failed;
+        match self.front() {
+            Event::Frontend(FrontendState::Connected)
+                if compares && self.tried != Some(self.given) =>
+            {
+                Event::Frontend(FrontendState::Anew)
+            }
+            event => event,
+        }
+    }
+
     fn frontend_writes(&mut self, state: &'static str, told: bool) {
         self.frontend = state;
         let watching = !matches!(self.device.phase(), Phase::New | Phase::Dead);
         if told && watching {
-            self.feed(self.front());
+            self.feed(self.seen());
         }
     }
 
@@ -243,6 +263,12 @@ impl World {
         }
     }
 
+    /// The device is wanted, and there is what it needs.
+    fn can_serve(&self) -> bool {
+        let there = self.online && !self.forgotten && self.own.is_some();
+        there && self.device.phase() != Phase::Dead
+    }
+
     /// Lets everything that is under way finish.
     fn settle(&mut self) {
         for _ in 0..20 {
@@ -254,6 +280,10 @@ impl World {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Frontend(state, told) => self.frontend_writes(state, *told),
+            Step::TakeOver(told) => {
+                self.given += 1;
+                self.frontend_writes("4", *told);
+            }
             Step::Worker(ok) => self.worker_step(*ok),
             Step::Hotplug(done) => {
                 self.hotplug = *done;
@@ -289,6 +319,8 @@ impl World {
 enum Step {
     /// The frontend writes a state, and we are told at once or only later.
     Frontend(&'static str, bool),
+    /// Another driver says Connected, whatever the former one said.
+    TakeOver(bool),
     Worker(bool),
     Hotplug(bool),
     Handle,
@@ -303,6 +335,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let states = prop::sample::select(vec!["", "0", "1", "2", "3", "4", "4", "5", "6", "7", "x"]);
     let step = prop_oneof![
         8 => (states, prop::bool::weighted(0.8)).prop_map(|(state, told)| Step::Frontend(state, told)),
+        1 => prop::bool::weighted(0.8).prop_map(Step::TakeOver),
         6 => prop::bool::weighted(0.8).prop_map(Step::Worker),
         3 => prop::bool::weighted(0.8).prop_map(Step::Hotplug),
         1 => Just(Step::Handle),
@@ -372,7 +405,7 @@ proptest! {
         }
         world.settle();
         world.step(&Step::Handle);
-        if world.online && !world.forgotten && world.own.is_some() && world.device.phase() != Phase::Dead {
+        if world.can_serve() {
             for state in ["5", "6", "1", "4"] {
                 world.frontend_writes(state, true);
                 world.settle();
@@ -383,6 +416,29 @@ proptest! {
                 prop_assert!(world.device.phase().is_connected());
                 prop_assert_eq!(world.device.error(), None);
             }
+        }
+    }
+
+    #[test]
+    fn a_frontend_that_takes_over_is_served(
+        mut world in worlds(),
+        steps in steps(),
+        settled in any::<bool>(),
+    ) {
+        for step in &steps {
+            world.step(step);
+        }
+        if settled {
+            world.settle();
+        }
+        world.step(&Step::Handle);
+        world.step(&Step::TakeOver(true));
+        world.settle();
+        if world.can_serve() {
+            world.step(&Step::Hotplug(true));
+            prop_assert_eq!(world.own, Some(S::Connected), "{:?}", world);
+            prop_assert!(world.device.phase().is_connected());
+            prop_assert_eq!((world.tried, world.device.error()), (Some(world.given), None));
         }
     }
 }

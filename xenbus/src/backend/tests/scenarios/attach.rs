@@ -228,3 +228,23 @@ fn every_unconnected_phase_has_a_reason() {
     assert!(device.phase().reason().is_some());
     assert!(device.online());
 }
+
+#[test]
+fn a_frontend_that_takes_over_unseen_sees_5_6_2() {
+    story(
+        &mut connected(),
+        &[
+            (
+                ANEW,
+                Phase::Disconnecting(After::Closing),
+                &[DisconnectQueues],
+            ),
+            (
+                Event::QueuesDown,
+                Phase::Closing,
+                &[SetState(S::Closing), ReadFrontend],
+            ),
+            (front("4"), Phase::Connecting, CONNECT_ANEW),
+        ],
+    );
+}

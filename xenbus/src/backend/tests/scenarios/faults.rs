@@ -93,6 +93,63 @@ fn a_lying_guest_fails_alone_and_recovers_by_starting_anew() {
 }
 
 #[test]
+fn another_driver_takes_over_from_a_lying_one() {
+    let fault = || {
+        (
+            Event::PeerFault("request producer ran ahead".into()),
+            Phase::Disconnecting(After::Failed),
+            &[ReportError, DisconnectQueues] as &[Action],
+        )
+    };
+    // When the rings have been given back.
+    let mut device = connected();
+    story(
+        &mut device,
+        &[
+            fault(),
+            (
+                Event::QueuesDown,
+                Phase::Failed,
+                &[SetState(S::Closing), ReadFrontend],
+            ),
+            (front("4"), Phase::Failed, &[]),
+            (ANEW, Phase::Connecting, CONNECT_ANEW),
+        ],
+    );
+    assert_eq!(device.error(), None);
+    // And before: what has failed is not what is read then.
+    let mut device = connected();
+    story(
+        &mut device,
+        &[
+            fault(),
+            (ANEW, Phase::Disconnecting(After::Closing), &[]),
+            (
+                Event::QueuesDown,
+                Phase::Closing,
+                &[SetState(S::Closing), ReadFrontend],
+            ),
+            (front("4"), Phase::Connecting, CONNECT_ANEW),
+        ],
+    );
+    assert_eq!(device.error(), None);
+    // Not when the device is wanted no more.
+    story(
+        &mut connected(),
+        &[
+            (Event::OnlineChanged(false), Phase::Connected, &[]),
+            fault(),
+            (
+                Event::QueuesDown,
+                Phase::Failed,
+                &[SetState(S::Closing), ReadFrontend],
+            ),
+            (ANEW, Phase::Failed, &[]),
+        ],
+    );
+}
+
+#[test]
 fn nonsense_from_a_frontend_is_fatal() {
     for text in ["2", "8", "9", "", "connected", "\u{1b}[2J"] {
         let mut device = connected();

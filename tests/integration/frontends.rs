@@ -4,9 +4,9 @@
 use netback::demo::guest::netfront::{Netfront, Phase};
 use netback::demo::guest::options::FrontendOptions;
 use netback::demo::toolstack::VifSpec;
-use netback_tests::World;
 use netback_tests::raw::linux;
 use netback_tests::world::{PATIENCE, until};
+use netback_tests::{World, host};
 use xenbus::XenbusState;
 
 use crate::hood::{neighbourhood, reach};
@@ -185,9 +185,7 @@ fn detached_while_it_reconfigures_before_its_script_is_done() {
                 .store()
                 .set_state(XenbusState::Reconfiguring)
                 .unwrap();
-            until("it is answered", || {
-                world.backend_state(&vif).as_deref() == Some("8")
-            });
+            wait_backend(&world, &vif, "8");
         }
         world.toolstack().begin_detach(&vif).unwrap();
         if !asks_first {
@@ -203,12 +201,125 @@ fn detached_while_it_reconfigures_before_its_script_is_done() {
     }
 }
 
+/// The kernel's backend answers in any state, and Linux asks in any. It is no reason to try again what has failed.
+#[test]
+fn reconfigures_after_it_has_failed() {
+    let world = World::new();
+    let (vif, mut netfront) = world.raw(1, linux());
+    break_rings(&mut netfront);
+    world.wait_status(&vif, "failed");
+    let error = world.error(&vif);
+    for bytes in [256, 0, 256] {
+        netfront.set_headroom(bytes, PATIENCE).unwrap();
+        wait_backend(&world, &vif, "5");
+        let status = world.vif_status(&vif).unwrap();
+        assert_eq!((status.state.as_str(), &status.reason), ("failed", &error));
+    }
+    // Another driver takes over before the answer is read.
+    ask(&world, &vif, &netfront);
+    assert_eq!(world.vif_status(&vif).unwrap().state, "failed");
+    netfront.usurp(PATIENCE).unwrap();
+    world.wait_forgiven(&vif);
+    reach(&mut netfront, 1);
+    world.finish_raw(&vif, netfront);
+}
+
+/// Linux's netfront reads 5 and closes, with its rings in place; after it has reconfigured itself it says Connected, and
+/// is taken at its word.
+#[test]
+fn reconfigures_after_it_has_closed() {
+    let world = World::new();
+    let (vif, mut netfront) = world.raw(1, linux());
+    let set = |netfront: &Netfront, state| netfront.store().set_state(state).unwrap();
+    set(&netfront, XenbusState::Closing);
+    wait_backend(&world, &vif, "5");
+    ask(&world, &vif, &netfront);
+    set(&netfront, XenbusState::Closed);
+    wait_backend(&world, &vif, "6");
+    netfront.set_headroom(256, PATIENCE).unwrap();
+    world.wait_backend_connected(&vif);
+    let features = world.vif_status(&vif).unwrap().features;
+    assert_eq!(features.xdp_headroom, 256);
+    reach(&mut netfront, 1);
+    assert_eq!(netfront.stats().rx_xdp, netfront.stats().rx_frames);
+    world.finish_raw(&vif, netfront);
+}
+
+#[test]
+fn reconfigures_without_a_tap() {
+    let world = World::new();
+    // It was lost.
+    let (vif, mut netfront) = world.raw(1, linux());
+    host::ip("link delete vif1.0");
+    world.wait_status(&vif, "dead");
+    netfront.set_headroom(256, PATIENCE).unwrap();
+    wait_backend(&world, &vif, "5");
+    // It is lost while the guest waits.
+    let (other, waiting) = world.raw(2, linux());
+    ask(&world, &other, &waiting);
+    host::ip("link delete vif2.0");
+    world.wait_status(&other, "dead");
+    wait_backend(&world, &other, "8");
+    waiting.store().set_state(XenbusState::Connected).unwrap();
+    wait_backend(&world, &other, "5");
+    for (vif, netfront) in [(vif, netfront), (other, waiting)] {
+        world.force_away(&vif, netfront);
+    }
+    // There never was one: its name is somebody else's, or nobody would plug it in.
+    host::ip("tuntap add vif3.0 mode tun");
+    for dom in [3, 4] {
+        let vif = world.create_as(dom, |vif| {
+            vif.script = vif.script.take().filter(|_| dom == 3);
+        });
+        let mut netfront = world.frontend(&vif, linux());
+        world.wait_status(&vif, "dead");
+        netfront.set_headroom(256, PATIENCE).unwrap();
+        wait_backend(&world, &vif, "5");
+        world.force_away(&vif, netfront);
+    }
+    host::ip("link delete vif3.0");
+    world.finish_empty();
+}
+
+/// A driver that does not wait for its backend asks before the backend has looked at it, and its script may never be done.
+#[test]
+fn reconfigures_before_it_is_looked_at() {
+    let mut world = World::without_daemon(|_| {});
+    let vif = world.create(1);
+    let mut netfront = world.frontend(&vif, linux());
+    netfront.publish().unwrap();
+    let store = netfront.store();
+    store.set_state(XenbusState::Reconfiguring).unwrap();
+    store.set_raw("xdp-headroom", "256").unwrap();
+    world.machine.start_daemon().unwrap();
+    wait_backend(&world, &vif, "8");
+    netfront.store().set_state(XenbusState::Connected).unwrap();
+    world.wait_status(&vif, "await-hotplug");
+    world.run_script(&vif);
+    world.wait_backend_connected(&vif);
+    reach(&mut netfront, 1);
+    assert_eq!(world.vif_status(&vif).unwrap().features.xdp_headroom, 256);
+    world.finish_raw(&vif, netfront);
+}
+
+/// The guest says Reconfiguring, and is answered.
+fn ask(world: &World, vif: &VifSpec, netfront: &Netfront) {
+    let store = netfront.store();
+    store.set_state(XenbusState::Reconfiguring).unwrap();
+    wait_backend(world, vif, "8");
+}
+
+fn wait_backend(world: &World, vif: &VifSpec, state: &str) {
+    until(&format!("the guest reads {state}"), || {
+        world.backend_state(vif).as_deref() == Some(state)
+    });
+}
+
 /// A guest that has been detached and waits for Reconfigured.
 fn goes_when_it_is_done(world: &World, vif: &VifSpec, netfront: &mut Netfront) {
-    let backend = |state| world.backend_state(vif).as_deref() == Some(state);
-    until("the guest reads what it waits for", || backend("8"));
+    wait_backend(world, vif, "8");
     netfront.store().set_state(XenbusState::Connected).unwrap();
-    until("the guest reads that it is to go", || backend("5"));
+    wait_backend(world, vif, "5");
     until("it goes", || netfront.follow().unwrap() == Phase::Closed);
     let toolstack = world.toolstack();
     toolstack

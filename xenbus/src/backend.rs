@@ -127,7 +127,7 @@ pub enum Phase {
     Reconfigured,
     /// A worker is giving the rings back; then the payload.
     Disconnecting(After),
-    /// Own state 5 (8 for a frontend that waits for it), the netif exists, no rings.
+    /// Own state 5, the netif exists, no rings.
     Closing,
     /// Own state 6, the netif exists, no rings.
     Closed,
@@ -135,6 +135,8 @@ pub enum Phase {
     Failed,
     /// Own state 5 because there cannot be a netif; only re-attaching helps.
     Dead,
+    /// Own state 8 for a frontend that waits for it, no rings; then the payload.
+    Answered(Unserved),
     /// On its way out: the offline script runs.
     Retiring(Exit),
     /// Forgotten. Terminal.
@@ -178,6 +180,17 @@ pub enum After {
     Removed,
 }
 
+/// Where a device without rings goes on once its frontend has read that it is Reconfigured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unserved {
+    /// To [`Phase::Closing`], from there or from [`Phase::Closed`].
+    Closing,
+    /// To [`Phase::Failed`].
+    Failed,
+    /// To [`Phase::Dead`].
+    Dead,
+}
+
 /// How a device leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Exit {
@@ -189,7 +202,7 @@ pub enum Exit {
 
 impl Phase {
     /// Every phase.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::New,
         Self::AwaitHandle(Waiting::InitWait),
         Self::AwaitHandle(Waiting::Closing),
@@ -212,6 +225,9 @@ impl Phase {
         Self::Closed,
         Self::Failed,
         Self::Dead,
+        Self::Answered(Unserved::Closing),
+        Self::Answered(Unserved::Failed),
+        Self::Answered(Unserved::Dead),
         Self::Retiring(Exit::Closed),
         Self::Retiring(Exit::Removed),
         Self::Removed,
@@ -235,10 +251,10 @@ impl Phase {
             Self::Connected => "connected",
             Self::Reconfigured => "reconfigured",
             Self::Disconnecting(_) => "disconnecting",
-            Self::Closing => "closing",
+            Self::Closing | Self::Answered(Unserved::Closing) => "closing",
             Self::Closed => "closed",
-            Self::Failed => "failed",
-            Self::Dead => "dead",
+            Self::Failed | Self::Answered(Unserved::Failed) => "failed",
+            Self::Dead | Self::Answered(Unserved::Dead) => "dead",
             Self::Retiring(_) => "retiring",
             Self::Removed => "removed",
         }
@@ -257,10 +273,16 @@ impl Phase {
             Self::Connecting => "the guest's rings are being mapped",
             Self::AwaitHotplug => "the hotplug script has not written hotplug-status connected",
             Self::Disconnecting(_) => "the guest's rings are being given back",
-            Self::Closing => "the guest's driver is closing the device",
+            Self::Closing | Self::Answered(Unserved::Closing) => {
+                "the guest's driver is closing the device"
+            }
             Self::Closed => "the guest's driver has closed the device",
-            Self::Failed => "an error; it recovers when the guest's driver starts the device anew",
-            Self::Dead => "there is no network interface; detach and attach the device again",
+            Self::Failed | Self::Answered(Unserved::Failed) => {
+                "an error; it recovers when the guest's driver starts the device anew"
+            }
+            Self::Dead | Self::Answered(Unserved::Dead) => {
+                "there is no network interface; detach and attach the device again"
+            }
             Self::Retiring(_) => "the device is being removed",
             Self::Removed => "the device is gone",
         })

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use hotplug::{MacAddr, Steering, Tap, TapError, TapOffload};
 use xen_ring::DomId;
-use xenbus::backend::{Event, Phase};
+use xenbus::backend::{Event, Phase, Unserved};
 use xenbus::{Ahead, Client, FrontendPath, Key, XenbusState, device};
 
 use super::connection::Connection;
@@ -286,7 +286,8 @@ impl Vif {
     /// cannot be made out of it changes nothing.
     pub(super) fn has_other_rings(&mut self, frontend: FrontendPath, host: &mut Host) -> bool {
         // Where there is no connection, a frontend is tried whatever it has, except after a failure.
-        if self.connection.is_none() && self.machine.phase() != Phase::Failed {
+        let failed = [Phase::Failed, Phase::Answered(Unserved::Failed)];
+        if self.connection.is_none() && !failed.contains(&self.machine.phase()) {
             return false;
         }
         let Some(client) = host.store.client() else {

@@ -14,8 +14,11 @@ use super::FrontendState::{
     Absent, Anew, Closed as FrontClosed, Closing as FrontClosing, Connected as FrontConnected,
     Initialising, Nonsense, Reconfiguring,
 };
-use super::{Action, After, Event, Exit, HotplugStatus, Phase, Probed, Start, Waiting};
+use super::{Action, After, Event, Exit, HotplugStatus, Phase, Probed, Start, Unserved, Waiting};
 use crate::state::XenbusState::{self, Closed, Closing, Connected, InitWait, Reconfigured};
+use answer::{answer, answered};
+
+mod answer;
 
 /// Where an event leads, and what is to be done on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,7 @@ pub fn next(phase: Phase, event: &Event, online: bool) -> Edge {
         Phase::Disconnecting(after) => disconnecting(after, event),
         Phase::Closing | Phase::Closed | Phase::Failed => closed(phase, event, online),
         Phase::Dead => dead(event, online),
+        Phase::Answered(then) => answered(then, event),
         Phase::Retiring(exit) => retiring(exit, event),
         Phase::Removed => removed(event),
     }
@@ -75,7 +79,10 @@ fn probe(event: &Event) -> Edge {
         online,
     }) = probed
     else {
-        return to(Phase::Dead, &[ReportError, SetState(Closing)]);
+        return to(
+            Phase::Dead,
+            &[ReportError, SetState(Closing), WatchFrontend],
+        );
     };
     let (start, waiting) = match own_state {
         // Left over from a device that is gone; the toolstack removes the directory.
@@ -127,7 +134,9 @@ fn await_handle(own: Waiting, event: &Event, online: bool) -> Edge {
         (Event::Handle(Ok(_)), Waiting::Closed) => {
             to(Phase::Creating(Start::Closed), &[CreateNetif])
         }
-        (Event::Handle(Err(_)), _) => to(Phase::Dead, &[ReportError, SetState(Closing)]),
+        (Event::Handle(Err(_)), _) => {
+            to(Phase::Dead, &[ReportError, SetState(Closing), ReadFrontend])
+        }
 
         (Event::Frontend(Initialising), Waiting::Closing) if online => to(
             Phase::AwaitHandle(Waiting::InitWait),
@@ -172,7 +181,10 @@ fn creating(start: Start, event: &Event) -> Edge {
         (Event::NetifCreated, Start::Adopted) => to(Phase::Adopted, &[RunOnline, WatchFrontend]),
         (Event::NetifCreated, Start::Closing) => to(Phase::Closing, &[RunOnline, WatchFrontend]),
         (Event::NetifCreated, Start::Closed) => to(Phase::Closed, &[RunOnline, WatchFrontend]),
-        (Event::NetifFailed(_), _) => to(Phase::Dead, &[ReportError, SetState(Closing)]),
+        (Event::NetifFailed(_), _) => to(
+            Phase::Dead,
+            &[ReportError, SetState(Closing), WatchFrontend],
+        ),
         (Event::BackendRemoved, _) => REMOVE,
         (Event::QueuesUp, _) => to(Phase::Creating(start), UNASKED),
         _ => to(Phase::Creating(start), &[]),
@@ -182,9 +194,11 @@ fn creating(start: Start, event: &Event) -> Edge {
 /// [`Phase::InitWait`] and [`Phase::Adopted`]: a netif, no rings, own state 2 or 4.
 fn unconnected(here: Phase, event: &Event, online: bool) -> Edge {
     match event {
-        // A frontend in 7 has published its rings: it went through 4 while we slept.
-        Event::Frontend(FrontConnected | Anew | Reconfiguring) => {
-            to(Phase::Connecting, &[ConnectQueues])
+        Event::Frontend(FrontConnected | Anew) => to(Phase::Connecting, &[ConnectQueues]),
+        // A frontend in 7 has published its rings: it went through 4 while we slept. It waits for
+        // an answer without end, and the script may never be done.
+        Event::Frontend(Reconfiguring) => {
+            to(Phase::Connecting, &[ConnectQueues, SetState(Reconfigured)])
         }
         Event::Frontend(Initialising) if here == Phase::Adopted => to(
             Phase::InitWait,
@@ -222,9 +236,11 @@ fn unconnected(here: Phase, event: &Event, online: bool) -> Edge {
 fn connected(here: Phase, event: &Event, online: bool) -> Edge {
     match (event, here) {
         (Event::QueuesUp, Phase::Connecting) => to(Phase::AwaitHotplug, &[ReadHotplugStatus]),
-        (Event::QueuesFailed(_), Phase::Connecting) => {
-            to(Phase::Failed, &[ReportError, SetState(Closing)])
-        }
+        // Our 5 may hide an 8 that the frontend has not read.
+        (Event::QueuesFailed(_), Phase::Connecting) => to(
+            Phase::Failed,
+            &[ReportError, SetState(Closing), ReadFrontend],
+        ),
         (Event::Hotplug(HotplugStatus::Connected), Phase::AwaitHotplug) => to(
             Phase::Connected,
             &[SetState(Connected), ClearError, ReadFrontend],
@@ -260,7 +276,10 @@ fn connected(here: Phase, event: &Event, online: bool) -> Edge {
             &[ReportError, DisconnectQueues],
         ),
         // The worker is gone without being asked: there is nothing left to give back.
-        (Event::QueuesDown, _) => to(Phase::Failed, &[ReportError, SetState(Closing)]),
+        (Event::QueuesDown, _) => to(
+            Phase::Failed,
+            &[ReportError, SetState(Closing), ReadFrontend],
+        ),
         // Before Connected was written: writing it later would hide the toolstack's 5
         // from the frontend. One that waits for our 8 gets it in Closing.
         (Event::ToolstackClosing, Phase::Connecting | Phase::AwaitHotplug) => {
@@ -329,11 +348,8 @@ fn closed(here: Phase, event: &Event, online: bool) -> Edge {
                 ],
             )
         }
-        // Detached while it waits for this, which it does without end. It reads 5 when it is done.
-        (Event::Frontend(Reconfiguring), Phase::Closing) if !online => {
-            to(here, &[SetState(Reconfigured)])
-        }
-        (Event::Frontend(FrontConnected | Anew), Phase::Closing) => to(here, &[SetState(Closing)]),
+        (Event::Frontend(Reconfiguring), Phase::Failed) => answer(Unserved::Failed),
+        (Event::Frontend(Reconfiguring), _) => answer(Unserved::Closing),
         (Event::Frontend(Absent), _) => RETIRE,
         // Reported once: in Failed, a guest that goes on writing nonsense is ignored.
         (Event::Frontend(Nonsense(_)), Phase::Closing | Phase::Closed) => {
@@ -355,6 +371,7 @@ fn dead(event: &Event, online: bool) -> Edge {
         Event::Frontend(FrontClosed) if online => to(Phase::Dead, &[SetState(Closed)]),
         Event::Frontend(FrontClosed | Absent) | Event::ToolstackClosing => RETIRE,
         Event::Frontend(FrontClosing) => to(Phase::Dead, &[SetState(Closing)]),
+        Event::Frontend(Reconfiguring) => answer(Unserved::Dead),
         Event::BackendRemoved => REMOVE,
         Event::QueuesUp => to(Phase::Dead, UNASKED),
         _ => to(Phase::Dead, &[]),

@@ -165,6 +165,7 @@ fn the_list_has_every_phase_once() {
             | Phase::Closed
             | Phase::Failed
             | Phase::Dead
+            | Phase::Answered(Unserved::Closing | Unserved::Failed | Unserved::Dead)
             | Phase::Retiring(Exit::Closed | Exit::Removed)
             | Phase::Removed => {}
         }
@@ -193,12 +194,20 @@ fn no_edge_breaks_the_rules() {
                         "{at}"
                     );
                 }
+                if position(SetState(XenbusState::Reconfigured)).is_some() {
+                    let asked = event == Event::Frontend(FrontendState::Reconfiguring);
+                    let hidden = event == Event::ToolstackClosing
+                        && matches!(phase, Phase::Reconfigured | Phase::Answered(_));
+                    assert!(asked || hidden, "8 is an answer: {at}");
+                }
                 if position(ReportError).is_some() {
                     let stays_up = matches!(event, Event::Hotplug(_));
                     assert!(
                         stays_up
                             || position(SetState(XenbusState::Closing)).is_some()
-                            || matches!(next, Phase::Disconnecting(After::Failed | After::Dead)),
+                            || matches!(next, Phase::Disconnecting(After::Failed | After::Dead))
+                            // It comes when the frontend has read its 8.
+                            || next == Phase::Answered(Unserved::Dead),
                         "a fatal error leads to Closing: {at}"
                     );
                 }

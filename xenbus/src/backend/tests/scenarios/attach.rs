@@ -248,3 +248,63 @@ fn a_frontend_that_takes_over_unseen_sees_5_6_2() {
         ],
     );
 }
+
+/// Linux's netfront waits for its 8 whatever state its backend is in, and says 4 afterwards.
+#[test]
+fn a_frontend_that_is_not_served_is_answered_too() {
+    let answered: &[Action] = &[SetState(S::Reconfigured)];
+    let read: &[Action] = &[SetState(S::Closing), ReadFrontend];
+    // It had closed, and is connected again.
+    let closing = Phase::Answered(Unserved::Closing);
+    let mut device = connected();
+    for event in [front("6"), Event::QueuesDown, front("6")] {
+        device.handle(event);
+    }
+    assert_eq!(device.phase(), Phase::Closed);
+    story(
+        &mut device,
+        &[
+            (front("7"), closing, answered),
+            (front("7"), closing, &[]),
+            (front("4"), Phase::Closing, read),
+            (front("4"), Phase::Connecting, CONNECT_ANEW),
+        ],
+    );
+    // Its rings had failed: they are not tried again, but others are.
+    let failed = Phase::Answered(Unserved::Failed);
+    let mut device = connected();
+    for event in [Event::PeerFault("lies".into()), Event::QueuesDown] {
+        device.handle(event);
+    }
+    story(
+        &mut device,
+        &[
+            (front("7"), failed, answered),
+            (front("4"), Phase::Failed, read),
+            (front("4"), Phase::Failed, &[]),
+            (front("7"), failed, answered),
+        ],
+    );
+    assert_eq!(device.error(), Some("lies"));
+    let mut other = device.clone();
+    story(
+        &mut other,
+        &[
+            (ANEW, Phase::Closing, read),
+            (front("4"), Phase::Connecting, CONNECT_ANEW),
+        ],
+    );
+    // The tap goes, and the toolstack asks for removal: it still reads its 8 before anything else.
+    let dead = Phase::Answered(Unserved::Dead);
+    story(
+        &mut device,
+        &[
+            (Event::NetifFailed("tap lost".into()), dead, &[ReportError]),
+            (Event::OnlineChanged(false), dead, &[]),
+            (Event::ToolstackClosing, dead, answered),
+            (front("4"), Phase::Dead, read),
+            (front("4"), Phase::Dead, &[]),
+            (front("6"), Phase::Retiring(Exit::Closed), &[RunOffline]),
+        ],
+    );
+}

@@ -7,13 +7,13 @@ use super::*;
 #[test]
 fn a_malformed_handle_is_fatal() {
     let mut device = Device::new();
-    let fatal: &[Action] = &[ReportError, SetState(S::Closing)];
+    let fatal = |look| [ReportError, SetState(S::Closing), look];
     story(
         &mut device,
         &[(
             Event::Probed(Err("handle is \"x\"".into())),
             Phase::Dead,
-            fatal,
+            &fatal(WatchFrontend),
         )],
     );
     assert_eq!(device.error(), Some("handle is \"x\""));
@@ -24,7 +24,7 @@ fn a_malformed_handle_is_fatal() {
         &[(
             Event::Handle(Err("handle is \"y\"".into())),
             Phase::Dead,
-            fatal,
+            &fatal(ReadFrontend),
         )],
     );
     // The toolstack gives up after its 10 s; it need not wait for 6 as long again.
@@ -208,7 +208,7 @@ fn a_failed_tap_is_final_but_the_handshake_is_kept() {
             (
                 Event::NetifFailed("no /dev/net/tun".into()),
                 Phase::Dead,
-                &[ReportError, SetState(S::Closing)],
+                &[ReportError, SetState(S::Closing), WatchFrontend],
             ),
             (front("5"), Phase::Dead, &[SetState(S::Closing)]),
             (front("6"), Phase::Dead, &[SetState(S::Closed)]),

@@ -92,8 +92,17 @@ fn detach_while_connected_is_withheld_gives_up_first() {
                 &[SetState(S::Closing), ReadFrontend],
             ),
             // It waits for an 8, and reads the 5 afterwards.
-            (front("7"), Phase::Closing, &[SetState(S::Reconfigured)]),
-            (front("4"), Phase::Closing, &[SetState(S::Closing)]),
+            (
+                front("7"),
+                Phase::Answered(Unserved::Closing),
+                &[SetState(S::Reconfigured)],
+            ),
+            (
+                front("4"),
+                Phase::Closing,
+                &[SetState(S::Closing), ReadFrontend],
+            ),
+            (front("4"), Phase::Closing, &[]),
             (front("6"), Phase::Retiring(Exit::Closed), &[RunOffline]),
         ],
     );

@@ -20,6 +20,7 @@
 //! | `live` | multicast, XDP, link state, MTU: what may change |
 //! | `store` | the connection to xenstored, lost and found |
 //! | `timers` | what is due when |
+//! | `error` | why it cannot start or go on |
 //! | `orphans` | taps and errors of devices that are gone |
 //! | `status` | what `netback status` shows |
 //!
@@ -31,6 +32,7 @@ mod carrier;
 mod connect;
 mod connection;
 mod devices;
+mod error;
 mod host;
 mod limits;
 mod live;
@@ -62,10 +64,11 @@ use xenbus::scan::Scanner;
 use xenbus::{DevicePath, DomId};
 
 use crate::config::Config;
-use crate::control::server::{BindError, Server};
+use crate::control::server::Server;
 use crate::keeper::{Keeper, Kept};
 use crate::preflight;
-use crate::worker::{Report, StartError, Workers};
+use crate::worker::{Report, Workers};
+pub use error::DaemonError;
 use host::{FIRST_SCRIPT, Host};
 pub use store::Connect;
 use store::Store;
@@ -104,37 +107,6 @@ pub struct Daemon {
 pub struct Stopper {
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
-}
-
-/// Why the daemon cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// No store.
-    #[error(
-        "cannot use xenstore: {0}; is xenstored running (systemctl status xenstored; on Debian: xen), and is this dom0 or a driver domain?"
-    )]
-    Store(#[source] io::Error),
-    /// No workers.
-    #[error(transparent)]
-    Workers(#[from] StartError),
-    /// No control socket.
-    #[error(transparent)]
-    Control(#[from] BindError),
-    /// No word of changes to taps.
-    #[error("cannot listen to the kernel over rtnetlink: {0}")]
-    Links(#[source] io::Error),
-    /// The event loop.
-    #[error("the event loop failed: {0}")]
-    Loop(#[source] io::Error),
-    /// A worker has ended, and with it the service of its vifs. A daemon that is started anew takes
-    /// up all of them.
-    #[error("worker {number} has ended: {source}")]
-    Worker {
-        /// As in its thread's name.
-        number: usize,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 impl Daemon {

@@ -131,10 +131,7 @@ fn a_device_that_ends_before_it_asks_for_its_tap_leaves_nothing() {
     let guest = world.guest(1, linux());
     guest.ping();
     world.machine.stop_daemon().unwrap();
-    let vif = guest.vif.clone();
-    guest.with(|netfront| netfront.vanish());
-    guest.stop().unwrap();
-    world.toolstack().create_vif(&vif).unwrap();
+    let vif = world.make_anew(guest);
     let handle = format!("{}/handle", vif.backend_dir());
     world.toolstack().store().rm(&handle).unwrap();
     world.machine.start_daemon().unwrap();

@@ -140,10 +140,7 @@ fn a_device_made_anew_while_the_daemon_is_away() {
     let guest = world.guest(1, linux());
     guest.ping();
     world.machine.stop_daemon().unwrap();
-    let vif = guest.vif.clone();
-    guest.with(|netfront| netfront.vanish());
-    guest.stop().unwrap();
-    world.toolstack().create_vif(&vif).unwrap();
+    let vif = world.make_anew(guest);
     world.machine.start_daemon().unwrap();
     world.plug(&vif);
     let guest = world.boot_connected(vif, linux());

@@ -234,6 +234,16 @@ impl World {
         guest.stop().unwrap();
     }
 
+    /// A guest is gone without a word, and the toolstack makes a whole new device in the place of its vif.
+    #[must_use]
+    pub fn make_anew(&self, guest: TestGuest) -> VifSpec {
+        let vif = guest.vif.clone();
+        guest.with(|netfront| netfront.vanish());
+        guest.stop().unwrap();
+        self.toolstack().create_vif(&vif).unwrap();
+        vif
+    }
+
     /// Takes the vif of a frontend away, in whatever state it is, as libxl does when a guest does not cooperate.
     pub fn force_away(&self, vif: &VifSpec, netfront: Netfront) {
         drop(netfront);

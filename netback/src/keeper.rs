@@ -155,6 +155,19 @@ mod tests {
         assert!(theirs.send(b"x").is_err(), "the others are closed");
     }
 
+    /// Linux starts no program with a longer variable: neither would the next daemon start, however often it is tried.
+    #[test]
+    fn the_names_of_all_that_is_kept_fit_into_one_variable() {
+        const LONGEST: usize = 32 * 4096; // MAX_ARG_STRLEN, name and NUL included
+        let unit = include_str!("../netback.service");
+        let mut settings = unit.lines().filter_map(|line| line.split_once('='));
+        let most = settings.find(|(name, _)| *name == "FileDescriptorStoreMax");
+        let most: usize = most.unwrap().1.parse().unwrap();
+        let device = DevicePath::new(DomId::parse("32751").unwrap(), u32::MAX);
+        let names = vec![device.dir(); most].join(":");
+        assert!("LISTEN_FDNAMES=".len() + names.len() < LONGEST);
+    }
+
     #[test]
     fn orders_come_out_as_they_were_given() {
         let (keeper, orders) = Keeper::new();

@@ -72,7 +72,7 @@ pub(super) struct GuestRx {
 pub(super) struct RxTurn {
     /// The guest is to be notified.
     pub(super) notify: bool,
-    /// Frames have been given to it.
+    /// Frames have been given to it, or it has posted buffers for those that wait.
     pub(super) moved: bool,
     /// There are frames, and buffers for them.
     pub(super) more: bool,
@@ -147,8 +147,10 @@ impl GuestRx {
         counters: &DirectionCounters,
     ) -> Result<RxTurn, Fault> {
         self.headroom = self.live.headroom();
+        // The ring is armed for any buffer, also when a frame needs many.
+        let posted = self.ring.is_stirring();
         if let Some(needed) = self.shortage.stalled() {
-            return self.stalled_turn(needed, bench, tap, counters);
+            return self.stalled_turn(needed, posted, bench, tap, counters);
         }
         if !self.tap_readable && !self.has_frames() {
             return Ok(RxTurn::default());
@@ -158,7 +160,7 @@ impl GuestRx {
         bench.copy();
         let mut turn = RxTurn {
             notify: self.answer(bench, counters)?,
-            moved: !bench.rx_burst.is_empty(),
+            moved: posted || !bench.rx_burst.is_empty(),
             ..RxTurn::default()
         };
         if ended != Ended::NoBuffers || !bench.rx_burst.is_empty() {

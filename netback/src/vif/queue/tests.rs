@@ -104,3 +104,36 @@ fn frames_from_others_do_not_excuse_events_for_nothing() {
     }
     assert!(heard < 300, "{heard} of 1000");
 }
+
+/// A ring is asked to signal any buffer that is posted, also when a frame needs many: a guest may post them one by one.
+#[test]
+fn buffers_that_come_one_by_one_are_always_listened_to() {
+    one_by_one(Rig::new(), false);
+}
+
+/// The frame for which it has stalled is lost, and another one uses up what it posts.
+#[test]
+fn nor_are_those_of_a_guest_that_has_stalled_ignored() {
+    one_by_one(Rig::without_patience(), true);
+}
+
+fn one_by_one(mut rig: Rig, stalls: bool) {
+    let give = |rig: &mut Rig| {
+        rig.give([0; HEADER], &plain(15 * PAGE));
+        rig.pair.tap_readable();
+        rig.hear();
+    };
+    for _ in 0..10 {
+        give(&mut rig);
+        for page in 0..15 {
+            rig.post(page, 1);
+            assert!(rig.rx.publish(), "page {page}");
+            rig.ports[1].notify();
+            assert_eq!(rig.hear(), 1, "page {page}");
+        }
+        if stalls {
+            give(&mut rig);
+        }
+        assert_eq!(rig.received().len(), 15);
+    }
+}

@@ -48,8 +48,10 @@ pub fn run(args: &RunArgs) -> CommandResult {
         println!("{}", Config::verdict(file));
         return Ok(());
     }
+    // Before anything else has a descriptor: what was passed is known by its numbers only.
+    let passed = hotplug::inherited()?;
     logging::init(args.log_level.unwrap_or(config.log.level))?;
-    let kept = keeper::kept()?;
+    let kept = keeper::kept(passed);
     let machine = preflight::Host::system();
     let _lock = preflight::check(&machine)?;
     let files = descriptors::raise_limit()?;

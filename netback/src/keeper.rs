@@ -78,18 +78,11 @@ impl Keeper {
     }
 }
 
-/// What the service manager has kept from a former daemon. It is told of once.
-///
-/// # Errors
-///
-/// The environment speaks of descriptors that are not there.
-pub fn kept() -> io::Result<Kept> {
-    Ok(by_device(hotplug::inherited()?))
-}
-
-/// Whatever else was passed is closed. There cannot be more than one tap of a device that has not gone, so the last is
-/// the one.
-fn by_device(passed: Vec<(String, OwnedFd)>) -> Kept {
+/// What the service manager has kept from a former daemon, among what was passed to this process
+/// ([`hotplug::inherited`]). Whatever else was passed is closed. There cannot be more than one tap of a device that has
+/// not gone, so the last is the one.
+#[must_use]
+pub fn kept(passed: Vec<(String, OwnedFd)>) -> Kept {
     let device = |(name, tap): (String, OwnedFd)| match Subject::of(&name) {
         Subject::Device(device) if device.dir() == name => Some((device, tap)),
         _ => {
@@ -145,7 +138,7 @@ mod tests {
             "",
         ];
         let copies = passed.map(|name| (name.to_owned(), ours.try_clone().unwrap().into()));
-        let mut kept = by_device(copies.into());
+        let mut kept = super::kept(copies.into());
         assert_eq!(kept.len(), 1);
         let device = DevicePath::new(DomId::parse("5").unwrap(), 0);
         let tap = kept.remove(&device).unwrap();

@@ -155,27 +155,27 @@ fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
 /// RTM_GETLINK for one interface.
 fn query(index: i32) -> Vec<u8> {
     const _: () = assert!(libc::NLM_F_REQUEST == 1);
-    message(libc::RTM_GETLINK, 1, index)
+    message(libc::RTM_GETLINK, 1, index, 0)
 }
 
 /// RTM_DELLINK for one interface.
 fn removal(index: i32) -> Vec<u8> {
-    message(libc::RTM_DELLINK, ACKNOWLEDGED, index)
+    message(libc::RTM_DELLINK, ACKNOWLEDGED, index, 0)
 }
 
 /// RTM_NEWLINK for one interface that is there, with one attribute.
 fn request(index: i32, kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
     let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let attribute = u16::try_from(4 + value.len()).map_err(too_long)?;
-    let len = HEADER + LINK + usize::from(attribute).next_multiple_of(4);
-    let mut bytes = message(libc::RTM_NEWLINK, ACKNOWLEDGED, index);
+    let padded = attribute
+        .checked_next_multiple_of(4)
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    let mut bytes = message(libc::RTM_NEWLINK, ACKNOWLEDGED, index, padded);
     // rtattr: length, type, value, padded to four bytes.
     bytes.extend(attribute.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
-    bytes.resize(len, 0);
-    let len = u32::try_from(len).map_err(too_long)?.to_ne_bytes();
-    bytes.splice(..len.len(), len);
+    bytes.resize(HEADER + LINK + usize::from(padded), 0);
     Ok(bytes)
 }
 
@@ -183,11 +183,11 @@ fn request(index: i32, kind: u16, value: &[u8]) -> io::Result<Vec<u8>> {
 const ACKNOWLEDGED: u16 = 5;
 const _: () = assert!(libc::NLM_F_REQUEST | libc::NLM_F_ACK == 5);
 
-/// A message of this type about one interface, without attributes.
-fn message(kind: u16, flags: u16, index: i32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + LINK);
+/// A message of this type about one interface, up to its attributes, which are to take so many bytes.
+fn message(kind: u16, flags: u16, index: i32, attributes: u16) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + LINK + usize::from(attributes));
     // nlmsghdr: length, type, flags, sequence number, port.
-    bytes.extend(32_u32.to_ne_bytes());
+    bytes.extend((32 + u32::from(attributes)).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);

@@ -153,8 +153,8 @@ impl Tap {
     }
 
     /// Takes up a tap that somebody has kept open: `fd` is attached to it, as it was when [`Tap::create`] had made it or
-    /// attached to it. It is found under whatever name, in whatever network namespace; and the host has had a carrier all
-    /// the time.
+    /// attached to it. It is found under whatever name, in whatever network namespace, and the host sees no change of its
+    /// carrier.
     pub fn resume(fd: OwnedFd, options: &TapOptions) -> Result<Self, TapError> {
         let tap = Self { fd, created: false };
         let asked = TapError::of("take up a tap that was kept open");

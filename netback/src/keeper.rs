@@ -2,9 +2,9 @@
 //! Who keeps the taps open while no daemon runs: the service manager (systemd's file descriptor store), if it has
 //! started this daemon and its unit allows for it.
 //!
-//! A tap that nobody holds has no carrier: a bridge forgets what it has learnt behind such a port and lets nothing
-//! through for a while, if it speaks the spanning tree protocol, and what the host sends is lost. One that is kept open has its
-//! carrier, and what comes for the guest waits in its queue for the next daemon.
+//! A tap that nobody holds has no carrier: a bridge forgets what it has learnt behind such a port and, if it speaks the
+//! spanning tree protocol, lets nothing through for a while; and what the host sends is lost. One that is kept open has
+//! its carrier, and what comes for the guest waits in its queue for the next daemon.
 //!
 //! Of each tap the descriptor of its first queue is kept, which lives as long as the tap; the host then puts all of the
 //! guest's frames into that one. The control thread orders; orders are carried out by a thread of their own, since a

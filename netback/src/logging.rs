@@ -117,7 +117,8 @@ pub fn if_any(count: u64) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
-/// A token bucket in front of a log event: lets a burst through, then one each interval, and counts the rest.
+/// A token bucket, in front of log events and of other work that a guest causes: lets a burst through, then one each
+/// interval, and counts the rest.
 /// What was suppressed is shown with [`if_any`].
 ///
 /// ```

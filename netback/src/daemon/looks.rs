@@ -88,7 +88,7 @@ impl Vif {
         host.set_timer(now + PAUSE, Due::Look(self.path));
         if let Some(suppressed) = self.looks.log_limit.allow(now) {
             let guest = self.facts.guest_shown();
-            tracing::warn!(vif = %self.name(), domid = %self.path.dom, guest, suppressed = if_any(suppressed), "the frontend changes its state without end: it is looked at ten times a second");
+            tracing::warn!(vif = %self.name(), domid = %self.path.dom, guest, suppressed = if_any(suppressed), "the frontend's directory changes without end: it is looked at ten times a second");
         }
         false
     }

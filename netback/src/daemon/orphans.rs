@@ -33,10 +33,11 @@ pub(super) fn remove_kept(
     for (device, tap) in left {
         let removed = Tap::resume(tap, &TapOptions::default()).and_then(Tap::destroy);
         match removed {
-            Err(error) if !error.is_gone() => {
+            Ok(()) => tracing::info!(%device, "removed the tap of a device that is gone"),
+            Err(error) if error.is_gone() => {}
+            Err(error) => {
                 tracing::warn!(%device, %error, "the tap of a device that is gone stays");
             }
-            _ => tracing::info!(%device, "removed the tap of a device that is gone"),
         }
         if let Some(keeper) = keeper {
             keeper.release(device);

@@ -147,14 +147,14 @@ impl GuestRx {
         counters: &DirectionCounters,
     ) -> Result<RxTurn, Fault> {
         self.headroom = self.live.headroom();
-        // The ring is armed for any buffer, also when a frame needs many.
-        let posted = self.ring.is_stirring();
         if let Some(needed) = self.shortage.stalled() {
-            return self.stalled_turn(needed, posted, bench, tap, counters);
+            return self.stalled_turn(needed, bench, tap, counters);
         }
         if !self.tap_readable && !self.has_frames() {
             return Ok(RxTurn::default());
         }
+        // The ring is armed for any buffer, also when a frame needs many.
+        let posted = self.ring.is_stirring();
         let meter = rate.meter(|| bench.now());
         let ended = self.plan(bench, tap, statics, meter, counters)?;
         bench.copy();

@@ -296,6 +296,7 @@ impl QueuePair {
         }
         let before = self.storm.keeps_masked();
         let until = self.storm.masks_until(|| bench.now());
+        // A worker that does not come to rest would not do it.
         if before && until.is_none() {
             self.unmask(channels);
         }

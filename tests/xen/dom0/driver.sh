@@ -37,7 +37,7 @@ END
 driver_log() {
     [ -e "$rig/$scenario.reason" ] && guest_exists "$driver" || return 0
     # It may be what hangs.
-    (GUEST_TIMEOUT=30 && guest_run "$driver" tail -n 40 /var/log/netback.log /var/log/syslog /var/log/xen/xldevd.log) || true
+    (GUEST_TIMEOUT=30 && guest_run "$driver" tail -n 40 /var/log/netback.log /var/log/syslog /var/log/xen/xldevd.log /var/log/xen/xen-hotplug.log) || true
 }
 
 # driver_do FUNCTION [ARGUMENT...]: in the driver domain, a function of driver-domain or of lib.sh.

@@ -55,18 +55,17 @@ impl GuestRx {
         Ok(())
     }
 
-    /// A turn of a guest that has stalled and has `posted` buffers since, or not: looks whether it has
-    /// enough by now, and drops what has still come for it.
+    /// A turn of a guest that has stalled: looks whether it has the buffers by now, and drops what
+    /// has still come for it.
     pub(super) fn stalled_turn<G>(
         &mut self,
         needed: u32,
-        posted: bool,
         bench: &mut Workbench<G>,
         tap: &Tap,
         counters: &DirectionCounters,
     ) -> Result<RxTurn, Fault> {
         let mut turn = RxTurn {
-            moved: posted,
+            moved: self.ring.is_stirring(),
             ..RxTurn::default()
         };
         if self.ring.arm_for(needed)? {

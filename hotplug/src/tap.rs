@@ -121,7 +121,8 @@ impl Tap {
         }
     }
 
-    fn try_create(name: &str, options: &TapOptions) -> Result<Self, TapError> {
+    /// As [`Tap::create`], but a tap that is held is [`TapError::Busy`] at once.
+    pub fn try_create(name: &str, options: &TapOptions) -> Result<Self, TapError> {
         let request = IfReq::named(name).map_err(TapError::BadName)?;
         let asked = TapError::of("ask for network interfaces");
         let created = !link::exists(name).map_err(asked)?;

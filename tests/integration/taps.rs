@@ -3,9 +3,10 @@
 
 use std::sync::mpsc;
 
+use hotplug::{Tap, TapOptions};
 use netback_tests::raw::linux;
 use netback_tests::world::until;
-use netback_tests::{World, host};
+use netback_tests::{TestGuest, World, host};
 use nix::sched::{CloneFlags, unshare};
 use xenbus::ErrorCode;
 use xenbus::wire::Kind;
@@ -107,4 +108,48 @@ fn with_the_namespace_that_it_was_in() {
     world.wait_status(&guest.vif, "dead");
     assert_eq!(world.wait_error(&guest.vif), GONE);
     world.finish(guest);
+}
+
+/// A guest whose daemon has gone, and somebody who has its tap, as the service manager when a daemon is started by hand.
+fn held() -> (World, TestGuest, Tap) {
+    let mut world = World::new();
+    let guest = world.guest(1, linux());
+    guest.ping();
+    world.machine.stop_daemon().unwrap();
+    let tap = Tap::create("vif1.0", &TapOptions::default()).unwrap();
+    world.machine.start_daemon().unwrap();
+    world.wait_status(&guest.vif, "creating");
+    (world, guest, tap)
+}
+
+#[test]
+fn that_somebody_lets_go_of() {
+    let (world, guest, tap) = held();
+    // Others do not wait for it.
+    let other = world.guest(2, linux());
+    other.ping();
+    world.detach(&other.vif);
+    other.stop().unwrap();
+    drop(tap);
+    guest.exercise();
+    world.finish_well(guest);
+}
+
+#[test]
+fn that_somebody_keeps() {
+    let (world, guest, tap) = held();
+    let error = world.wait_error(&guest.vif);
+    assert!(error.contains("held by another process"), "{error}");
+    guest.wait_closed();
+    tap.destroy().unwrap();
+    world.finish(guest);
+}
+
+#[test]
+fn that_somebody_has_when_the_device_goes() {
+    let (world, guest, tap) = held();
+    world.detach(&guest.vif);
+    guest.stop().unwrap();
+    tap.destroy().unwrap();
+    world.finish_empty();
 }

@@ -38,6 +38,7 @@ mod limits;
 mod live;
 mod looks;
 pub(crate) mod losses;
+mod netif;
 mod orphans;
 mod perform;
 mod script;
@@ -311,13 +312,14 @@ impl Daemon {
                 break;
             };
             match due {
-                Due::Resync(_) | Due::Look(_) if self.stop.is_stopped() => {}
-                Due::HotplugWait(path) => self.still_waiting(path),
+                Due::Resync(_) | Due::Look(_) | Due::Netif(_) if self.stop.is_stopped() => {}
+                Due::HotplugWait(path) => self.with_vif(path, |vif, _| vif.still_waiting()),
                 Due::Script(path) => self.script_ready(path),
                 Due::Show(path) => self.with_vif(path, |vif, host| {
                     vif.show_due = false;
                     vif.show_host(host);
                 }),
+                Due::Netif(path) => self.with_vif(path, Vif::look_at_tap),
                 Due::Look(path) => self.with_vif(path, Vif::late_look),
                 Due::Resync(path) => self.with_vif(path, |vif, host| {
                     vif.resync_due = false;
@@ -358,10 +360,6 @@ impl Daemon {
                 vif.feed(event, host);
             }
         });
-    }
-
-    fn still_waiting(&mut self, path: DevicePath) {
-        self.with_vif(path, |vif, _| vif.still_waiting());
     }
 
     fn feed(&mut self, path: DevicePath, event: Event) {

@@ -4,23 +4,19 @@
 //! An action that has a result at once returns it as the next event; results that take time
 //! (a worker's, a script's) come as events later, from the control thread's loop.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use hotplug::{MacAddr, Tap, TapError, TapOptions, link};
 use xenbus::backend::{Action, Event, HotplugStatus, Phase};
 use xenbus::device::Written;
 use xenbus::{XenbusState, device};
 
-use super::carrier::{CARRIER, UNPLUGGED};
+use super::carrier::CARRIER;
 use super::host::Host;
 use super::orphans;
 use super::store::{frontend_token, watch_frontend};
 use super::timers::Due;
 use super::vif::Vif;
-use crate::config::Runner;
 use crate::logging::if_any;
-use crate::preflight::no_kernel_driver;
 use crate::vif::feature::advertised;
 use crate::vif::negotiate::OFFER;
 
@@ -29,9 +25,6 @@ const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before writing again what the store refused: twice as long each time.
 pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(5);
 const STORE_PATIENCE_MOST: Duration = Duration::from_secs(80);
-
-/// What the kernel lets the MTU of a tap be, in bytes.
-const TAP_MTUS: RangeInclusive<u32> = 68..=65_521;
 
 impl Vif {
     /// Carries out one action.
@@ -60,7 +53,7 @@ impl Vif {
                 self.again_unless(self.advertised, host);
                 None
             }
-            Action::CreateNetif => Some(self.create_netif(host)),
+            Action::CreateNetif => self.create_netif(host),
             Action::WatchFrontend => self.watch_frontend(host),
             Action::ReadFrontend => self.look_again(host),
             Action::SetState(state) => {
@@ -166,109 +159,6 @@ impl Vif {
         None
     }
 
-    fn create_netif(&mut self, host: &mut Host) -> Event {
-        let queues = self.standing_offer(host);
-        let name = self.tap_name();
-        let usual_mtu = TapOptions::default().mtu;
-        let options = TapOptions {
-            mtu: self.wanted_mtu().unwrap_or(usual_mtu),
-            txqueuelen: host.config.tap.txqueuelen,
-            mac: MacAddr::BACKEND,
-            // Whatever the script calls it: it is known by that when it is left over.
-            alias: (self.facts.vifname.as_ref()).map(|_| orphans::alias(self.path)),
-            persist: true,
-            multi_queue: queues.unwrap_or_else(|| self.queue_limit(host)) > 1,
-        };
-        let machine = host.machine.as_ref();
-        let rival = machine.and_then(|machine| no_kernel_driver(machine).err());
-        match self.open_tap(&name, &options, host) {
-            Ok(tap) => {
-                if let Some(rival) = &rival {
-                    tracing::error!(vif = %name, domid = %self.path.dom, error = %rival, "another backend serves this device, too");
-                }
-                self.is_unplugged = tap.created() && self.was_plugged(host);
-                if self.is_unplugged {
-                    tracing::warn!(vif = %name, "{UNPLUGGED}");
-                }
-                tracing::debug!(vif = %name, created = tap.created(), "tap ready");
-                self.tap_link = tap
-                    .link()
-                    .inspect_err(|error| tracing::error!(vif = %name, %error, "the new tap cannot be asked for its state"))
-                    .ok();
-                // What a former backend's guest knows may be of before it went.
-                self.mtu_told = self.tap_link.map(|link| link.mtu).filter(|_| !self.adopted);
-                self.tap = Some(tap);
-                // As with any network card, no carrier until somebody is at the other end. A guest
-                // that a former backend left connected most likely is.
-                if !self.was_left_connected() {
-                    self.set_carrier(false);
-                }
-                Event::NetifCreated
-            }
-            // An interface of that name is the driver's.
-            Err(error) => Event::NetifFailed(
-                rival.map_or_else(|| error.to_string(), |rival| rival.to_string()),
-            ),
-        }
-    }
-
-    /// The toolstack's script has been run, and will not be again.
-    fn was_plugged(&self, host: &Host) -> bool {
-        host.config.hotplug.runner == Runner::Toolstack
-            && self.facts.hotplug_status.as_deref() == Some("connected")
-    }
-
-    /// The MTU of the vif line, which the guest is told of by the toolstack. Not every script sets it on the tap.
-    fn wanted_mtu(&self) -> Option<u32> {
-        let text = self.facts.mtu.as_deref()?;
-        let mtu = text.parse().ok().filter(|mtu| TAP_MTUS.contains(mtu));
-        if mtu.is_none() {
-            tracing::warn!(vif = %self.name(), domid = %self.path.dom, mtu = ?text, "the vif line asks for an MTU that no tap can have (68 to 65521); the usual one is set");
-        }
-        mtu
-    }
-
-    /// A tap that a former daemon left may bear the name that the script gave it.
-    fn tap_name(&self) -> String {
-        let name = self.name();
-        match &self.facts.vifname {
-            Some(vifname)
-                if self.adopted
-                    && matches!(link::exists(&name), Ok(false))
-                    && matches!(link::exists(vifname), Ok(true)) =>
-            {
-                vifname.clone()
-            }
-            _ => name,
-        }
-    }
-
-    /// The tap that was kept open for it, or else the one of this name, new or found.
-    fn open_tap(&self, name: &str, options: &TapOptions, host: &mut Host) -> Result<Tap, TapError> {
-        if let Some(kept) = host.kept.remove(&self.path) {
-            match Tap::resume(kept, options) {
-                Ok(tap) => return Ok(tap),
-                Err(error) => {
-                    tracing::warn!(vif = %self.name(), %error, "a tap was kept open for this vif in vain");
-                    host.release(self.path);
-                }
-            }
-        }
-        let tap = Tap::create(name, options)?;
-        host.keep(self.path, &tap);
-        Ok(tap)
-    }
-
-    fn destroy_netif(&mut self, host: &Host) {
-        let Some(tap) = self.tap.take() else {
-            return;
-        };
-        if let Err(error) = tap.destroy() {
-            tracing::error!(vif = %self.name(), %error, "the tap cannot be removed");
-        }
-        host.release(self.path);
-    }
-
     pub(super) fn report_error(&mut self, host: &mut Host) {
         let Some(reason) = self.error() else {
             return;
@@ -349,7 +239,7 @@ impl Vif {
         }
     }
 
-    fn perform_and_feed(&mut self, action: Action, host: &mut Host) {
+    pub(super) fn perform_and_feed(&mut self, action: Action, host: &mut Host) {
         if let Some(event) = self.perform(action, host) {
             self.feed(event, host);
         }

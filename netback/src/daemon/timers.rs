@@ -10,6 +10,8 @@ pub(super) enum Due {
     HotplugWait(DevicePath),
     /// Show the host what a frontend has asked for since.
     Show(DevicePath),
+    /// Look at a tap that somebody held.
+    Netif(DevicePath),
     /// Look at a frontend that has been looked at too often.
     Look(DevicePath),
     /// Write again what the store refused.

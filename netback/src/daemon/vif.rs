@@ -47,6 +47,8 @@ pub(super) struct Vif {
     pub(super) frontend: Option<FrontendPath>,
     pub(super) facts: Facts,
     pub(super) tap: Option<Tap>,
+    /// Until when it is waited for, if somebody held it.
+    pub(super) tap_held_until: Option<Instant>,
     /// It is not the one that the toolstack's script was run for.
     pub(super) is_unplugged: bool,
     /// The tap as it was when it was last looked at.
@@ -140,6 +142,7 @@ impl Vif {
             frontend: probe.frontend.clone().ok(),
             facts,
             tap: None,
+            tap_held_until: None,
             is_unplugged: false,
             tap_link: None,
             carrier_told: None,

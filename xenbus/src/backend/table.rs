@@ -185,6 +185,8 @@ fn creating(start: Start, event: &Event) -> Edge {
             Phase::Dead,
             &[ReportError, SetState(Closing), WatchFrontend],
         ),
+        // Whoever holds the tap may keep it for longer than the toolstack waits.
+        (Event::ToolstackClosing, _) => RETIRE,
         (Event::BackendRemoved, _) => REMOVE,
         (Event::QueuesUp, _) => to(Phase::Creating(start), UNASKED),
         _ => to(Phase::Creating(start), &[]),

@@ -25,9 +25,8 @@ on_poweroff = "destroy"
 on_reboot = "destroy"
 on_crash = "destroy"
 END
-    check "xl create $driver failed" xl_create "$driver"
+    guest_boot "$driver"
     rm -f "$initrd"
-    guest_wait_ready "$driver"
     trap 'driver_log; kill $(jobs -p) 2>/dev/null || true' EXIT
     driver_do prepare
     driver_do daemon_start

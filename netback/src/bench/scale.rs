@@ -56,6 +56,18 @@ pub(super) struct Outcome {
     pub(super) shares: Vec<Share>,
     /// How long each worker ran while they sent.
     pub(super) worker_cpu: Vec<Duration>,
+    /// One more vif, which sends a frame now and then.
+    pub(super) light: Light,
+}
+
+/// A vif that sends a frame now and then, beside busy ones.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Light {
+    /// Busy vifs of its worker.
+    pub(super) beside: usize,
+    /// Frames that they got through while it waited for an answer: the median, and nine of ten.
+    pub(super) median: u64,
+    pub(super) most: u64,
 }
 
 /// Processor time by who it was spent for.
@@ -79,6 +91,8 @@ pub(super) struct Share {
 
 /// Pages that a busy guest sends from: few, since there are many guests.
 const PAGES: usize = 4;
+/// Steps of busy guests between an answer to the light one and the next frame that it sends.
+const LIGHT_PAUSE: u32 = 50;
 
 /// Measures.
 pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
@@ -103,10 +117,8 @@ pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
     let idle_cpu = idle(size.idle)?;
     let grown = process::resident()?.saturating_sub(empty_bytes);
 
-    let workers = workers(&machine, size.busy)?;
-    let (frames, worker_cpu) = send(guests, size, &crew)?;
-    let share = |(worker, frames)| Share { worker, frames };
-    let shares = workers.into_iter().zip(frames).map(share).collect();
+    let workers = workers(&machine, size.busy + 1)?;
+    let sent = send(guests, &workers, size, &crew)?;
     machine.stop_daemon()?;
     Ok(Outcome {
         attach,
@@ -115,8 +127,9 @@ pub(super) fn run(size: Size) -> Result<Outcome, BenchError> {
         empty_bytes,
         vif_bytes: grown / u64::from(size.vifs).max(1),
         threads,
-        shares,
-        worker_cpu,
+        shares: sent.shares,
+        worker_cpu: sent.worker_cpu,
+        light: sent.light,
     })
 }
 
@@ -171,11 +184,11 @@ impl AttachTime {
 }
 
 /// The workers of the first vifs, in the order in which [`attach`] makes them.
-fn workers(machine: &Machine, busy: usize) -> Result<Vec<usize>, BenchError> {
+fn workers(machine: &Machine, first: usize) -> Result<Vec<usize>, BenchError> {
     let mut vifs = machine.status()?.vifs;
     vifs.sort_by_key(|vif| vif.domid);
     vifs.iter()
-        .take(busy)
+        .take(first)
         .map(|vif| vif.by_queue.first()?.worker)
         .collect::<Option<_>>()
         .ok_or(BenchError::NoThread)
@@ -228,45 +241,123 @@ fn idle(time: Duration) -> Result<Duration, BenchError> {
     Ok(process::cpu_time()?.saturating_sub(before))
 }
 
-/// Has the first guests send flat out: how many frames each of them got through, and how long each worker ran.
+/// What came of sending.
+struct Sent {
+    shares: Vec<Share>,
+    worker_cpu: Vec<Duration>,
+    light: Light,
+}
+
+/// Has the first guests send flat out, and the next one a frame now and then. `workers` are theirs.
 fn send(
     mut guests: Vec<Guest>,
+    workers: &[usize],
     size: Size,
     crew: &Crew,
-) -> Result<(Vec<u64>, Vec<Duration>), BenchError> {
+) -> Result<Sent, BenchError> {
     let frame = Frame::new(Shape::Small);
-    let _others_wait = guests.split_off(size.busy.min(guests.len()));
+    let _others_wait = guests.split_off((size.busy + 1).min(guests.len()));
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-    for Guest {
-        tx,
-        receiver,
-        hypervisor,
-    } in guests
-    {
+    for (guest, &worker) in guests.into_iter().zip(workers) {
+        let Guest {
+            tx,
+            receiver,
+            hypervisor,
+        } = guest;
         receivers.push(receiver);
-        senders.push(Sender::new(tx, &hypervisor, PAGES, &frame)?);
+        senders.push((worker, Sender::new(tx, &hypervisor, PAGES, &frame)?));
     }
+    let (worker, light) = senders.pop().ok_or(BenchError::NoThread)?;
+    let mut light = LightSender::new(light);
     let mut turn_until = |end: Instant| -> Result<Vec<u64>, BenchError> {
         while Instant::now() < end {
             let mut moved = false;
-            for sender in &mut senders {
+            for (busy_worker, sender) in &mut senders {
+                let before = sender.answered();
                 moved |= sender.step(u64::MAX)?;
+                if *busy_worker == worker {
+                    light.passed += sender.answered() - before;
+                }
+                light.step()?;
             }
             if !moved {
                 // Guests with full rings leave the processor to the daemon.
                 std::thread::yield_now();
             }
         }
-        Ok(senders.iter().map(Sender::answered).collect())
+        Ok(senders
+            .iter()
+            .map(|(_, sender)| sender.answered())
+            .collect())
     };
     let now = Instant::now();
     let (before, cpu) = (turn_until(now + size.sending / 10)?, crew.of_workers()?);
     let after = turn_until(now + size.sending + size.sending / 10)?;
     let ran = crew.of_workers()?.into_iter().zip(cpu);
-    let frames = after.iter().zip(before);
-    Ok((
-        frames.map(|(after, before)| after - before).collect(),
-        ran.map(|(after, before)| after.saturating_sub(before))
+    let beside = senders.iter().filter(|(busy, _)| *busy == worker);
+    let shares = after.iter().zip(before).zip(workers);
+    Ok(Sent {
+        light: light.outcome(beside.count()),
+        shares: shares
+            .map(|((after, before), &worker)| Share {
+                worker,
+                frames: after - before,
+            })
             .collect(),
-    ))
+        worker_cpu: ran
+            .map(|(after, before)| after.saturating_sub(before))
+            .collect(),
+    })
+}
+
+/// Sends one frame, waits for its answer, and after a pause the next.
+struct LightSender {
+    sender: Sender,
+    /// Frames that the busy ones of its worker have got through.
+    passed: u64,
+    /// How many those were when it sent the frame that it waits for.
+    sent_at: Option<u64>,
+    waits: Vec<u64>,
+    pause: u32,
+}
+
+impl LightSender {
+    const fn new(sender: Sender) -> Self {
+        Self {
+            sender,
+            passed: 0,
+            sent_at: None,
+            waits: Vec::new(),
+            pause: 0,
+        }
+    }
+
+    fn step(&mut self) -> Result<(), BenchError> {
+        match self.sent_at {
+            None if self.pause > 0 => self.pause -= 1,
+            None => {
+                self.sender.step(1)?;
+                self.sent_at = Some(self.passed);
+            }
+            Some(sent_at) => {
+                self.sender.step(0)?;
+                if self.sender.is_done() {
+                    self.waits.push(self.passed - sent_at);
+                    self.sent_at = None;
+                    self.pause = LIGHT_PAUSE;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(mut self, beside: usize) -> Light {
+        self.waits.sort_unstable();
+        let at = |part: usize| self.waits.get(self.waits.len() * part / 10).copied();
+        Light {
+            beside,
+            median: at(5).unwrap_or_default(),
+            most: at(9).unwrap_or_default(),
+        }
+    }
 }

@@ -74,6 +74,8 @@ pub(super) struct RxTurn {
     pub(super) notify: bool,
     /// Frames have been given to it, or it has posted buffers for those that wait.
     pub(super) moved: bool,
+    /// Buffers that have been filled.
+    pub(super) slots: usize,
     /// There are frames, and buffers for them.
     pub(super) more: bool,
     /// A turn is due at this moment, whatever happens until then.
@@ -161,6 +163,7 @@ impl GuestRx {
         let mut turn = RxTurn {
             notify: self.answer(bench, counters)?,
             moved: posted || !bench.rx_burst.is_empty(),
+            slots: bench.rx_taken.len(),
             ..RxTurn::default()
         };
         if ended != Ended::NoBuffers || !bench.rx_burst.is_empty() {

@@ -56,8 +56,8 @@ pub(super) struct GuestTx {
 pub(super) struct TxTurn {
     /// The guest is to be notified.
     pub(super) notify: bool,
-    /// Packets have been taken.
-    pub(super) moved: bool,
+    /// Slots that have been taken from the ring for good.
+    pub(super) slots: usize,
     /// Frames that have gone to the host.
     pub(super) delivered: usize,
     /// Packets have been left in the ring for the next turn.
@@ -143,7 +143,7 @@ impl GuestTx {
             self.ring.put_back(taken - progress.slot);
             break;
         }
-        turn.moved = progress.slot > 0;
+        turn.slots = progress.slot;
         Ok(turn)
     }
 

@@ -51,6 +51,8 @@ pub struct Turned {
     pub flow: Option<Flow>,
     /// Frames that have gone to the host.
     pub delivered: usize,
+    /// Slots of both rings that it has worked through, whatever became of them.
+    pub slots: usize,
 }
 
 /// When a queue pair is to have its next turn.
@@ -175,7 +177,7 @@ impl QueuePair {
             // With one port for both, that was for the answers, too.
             self.untold &= self.ports.tx() != self.ports.rx();
         }
-        let founded = tx.moved || rx.moved || rx.flow.is_some();
+        let founded = tx.slots > 0 || rx.moved || rx.flow.is_some();
         let masked_until = self.masked_until(founded, bench, channels);
         let control = self.control.rests_until();
         let due = [tx.blocked_until, rx.due, masked_until, control];
@@ -200,6 +202,7 @@ impl QueuePair {
             next,
             flow: rx.flow,
             delivered: tx.delivered,
+            slots: tx.slots + rx.slots,
         })
     }
 

@@ -6,6 +6,7 @@
 //! The control thread talks to them in [`Command`]s and hears of them in [`Report`]s, both over
 //! lock-free channels; the waker at either end is the only system call in between.
 
+mod line;
 mod patience;
 mod places;
 mod run;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-//! A worker's loop: wait, put the queue pairs that have something to do at the end of the line,
-//! and give the first few in it a turn. A queue pair may ask for a turn at a later moment; the
-//! loop sleeps no longer than until the next of those.
+//! A worker's loop: wait, put the queue pairs that have something to do into the [`Line`], and give
+//! the first few in it a turn. A queue pair may ask for a turn at a later moment; the loop sleeps no
+//! longer than until the next of those.
 //!
-//! Turns are bounded (a burst or three in each direction) and go round, so one busy guest takes
-//! its share and no more.
+//! Turns are bounded (a burst or three in each direction), and the line is fair, so one busy guest
+//! takes its share and no more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
@@ -17,6 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use xen_ring::{EventChannels, Hypervisor, LocalPort, SysError};
 
+use super::line::Line;
 use super::patience::Patience;
 use super::{Command, ConnectRequest, Mailbox, QueueId, Report, WAKER, What};
 use crate::timers::Timers;
@@ -38,7 +39,7 @@ pub(super) struct Worker<H: Hypervisor> {
     pub(super) queues: Slab<Served>,
     by_id: HashMap<QueueId, usize>,
     by_port: HashMap<LocalPort, usize>,
-    pub(super) ready: VecDeque<usize>,
+    pub(super) line: Line,
     /// Queue pairs that have run dry and are not armed: see `wait`.
     pub(super) dry: Vec<usize>,
     pub(super) patience: Patience,
@@ -54,8 +55,6 @@ pub(super) struct Worker<H: Hypervisor> {
 pub(super) struct Served {
     id: QueueId,
     pub(super) pair: QueuePair,
-    /// In `ready` already.
-    queued: bool,
     /// In `dry`.
     pub(super) dry: bool,
     /// Its timer.
@@ -81,7 +80,7 @@ impl<H: Hypervisor> Worker<H> {
             queues: Slab::new(),
             by_id: HashMap::new(),
             by_port: HashMap::new(),
-            ready: VecDeque::new(),
+            line: Line::default(),
             dry: Vec::new(),
             patience: Patience::of_this_machine(),
             delivered: 0,
@@ -130,23 +129,24 @@ impl<H: Hypervisor> Worker<H> {
 
     /// One turn for each of the first queue pairs in the line.
     fn round(&mut self) {
-        for _ in 0..self.ready.len().min(TURNS_PER_ROUND) {
-            let Some(key) = self.ready.pop_front() else {
+        for _ in 0..self.line.len().min(TURNS_PER_ROUND) {
+            let Some(key) = self.line.next() else {
                 return;
             };
             let Some(served) = self.queues.get_mut(key) else {
                 continue;
             };
-            served.queued = false;
             match served.pair.turn(&mut self.bench, &self.channels) {
                 Ok(Turned {
                     next,
                     flow,
                     delivered,
+                    slots,
                 }) => {
                     let id = served.id;
                     self.delivered += delivered;
-                    if self.ready.is_empty() {
+                    self.line.had_turn(key, slots);
+                    if self.line.is_empty() {
                         // What its guest asks for next may come first, and save a signal.
                         self.untold = Some(key);
                     } else {
@@ -206,10 +206,8 @@ impl<H: Hypervisor> Worker<H> {
     }
 
     pub(super) fn make_ready(&mut self, key: usize) {
-        if let Some(served) = self.queues.get_mut(key)
-            && !std::mem::replace(&mut served.queued, true)
-        {
-            self.ready.push_back(key);
+        if self.queues.contains(key) {
+            self.line.join(key);
         }
     }
 
@@ -274,7 +272,6 @@ impl<H: Hypervisor> Worker<H> {
         entry.insert(Served {
             id,
             pair,
-            queued: false,
             dry: false,
             wakes_at: None,
         });
@@ -289,10 +286,7 @@ impl<H: Hypervisor> Worker<H> {
             return;
         };
         self.by_id.remove(&served.id);
-        // Its place is used again.
-        if served.queued {
-            self.ready.retain(|ready| *ready != key);
-        }
+        self.line.leave(key);
         self.dry.retain(|dry| *dry != key);
         if let Some(at) = served.wakes_at {
             self.timers.cancel(at, key);

@@ -29,11 +29,11 @@ impl<H: Hypervisor> Worker<H> {
         self.look();
         let frames = std::mem::take(&mut self.delivered);
         let delivered = frames > 0;
-        if self.ready.is_empty() && frames <= FEW && self.patience.keeps_nobody(delivered) {
+        if self.line.is_empty() && frames <= FEW && self.patience.keeps_nobody(delivered) {
             self.glance();
         }
         self.tell_untold();
-        if !self.ready.is_empty() {
+        if !self.line.is_empty() {
             if !self.patience.keeps_nobody(delivered) {
                 // Whoever the frames are for must not find more of them than it has room for.
                 std::thread::yield_now();
@@ -149,7 +149,7 @@ impl<H: Hypervisor> Worker<H> {
 
     /// How long to sleep.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.line.is_empty() {
             return Some(Duration::ZERO);
         }
         if self.timers.is_empty() {

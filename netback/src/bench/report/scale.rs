@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::bench::scale::{AttachTime, Outcome, Share, Size};
+use crate::bench::scale::{AttachTime, Light, Outcome, Share, Size};
 
 /// A figure and what it should be at most.
 #[derive(Debug, Clone, Serialize)]
@@ -99,6 +99,15 @@ pub(in crate::bench) fn notes(outcome: &Outcome) -> Vec<String> {
             cpu.as_nanos() as f64 / frames as f64
         ));
     }
+    let Light {
+        beside,
+        median,
+        most,
+    } = outcome.light;
+    notes.push(format!(
+        "one more vif sends a frame now and then: until it is answered, {beside} busy ones of its worker get {median} frames \
+         through (median; nine of ten: at most {most})"
+    ));
     notes
 }
 
@@ -176,6 +185,11 @@ mod tests {
             threads: (5, 5),
             shares: shares(&[120, 100]),
             worker_cpu: vec![Duration::from_micros(12), Duration::from_micros(20)],
+            light: Light {
+                beside: 1,
+                median: 30,
+                most: 90,
+            },
         };
         let text = |outcome: &Outcome| {
             let mut text = Vec::new();
@@ -189,6 +203,7 @@ mod tests {
             "daemon 0.50 s, simulated store 0.30 s, simulated toolstack and guests 0.20 s",
             "worker 0: 1 busy vifs, most / fewest 1.00; it ran for 0.00 s, 100 ns for a frame",
             "worker 1: 1 busy vifs, most / fewest 1.00; it ran for 0.00 s, 200 ns for a frame",
+            "1 busy ones of its worker get 30 frames through (median; nine of ten: at most 90)",
         ] {
             assert!(shown.contains(line), "{shown}");
         }

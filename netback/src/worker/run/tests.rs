@@ -169,10 +169,21 @@ impl Guest {
 
     /// Sends a frame of its one buffer.
     fn send(&mut self) {
+        self.send_bytes(60);
+    }
+
+    /// Sends a few large frames.
+    fn send_much(&mut self) {
+        for _ in 0..5 {
+            self.send_bytes(4000);
+        }
+    }
+
+    fn send_bytes(&mut self, size: u16) {
         let gref = self.buffer.gref().raw();
         let request = FrontTxRequest {
             gref,
-            size: 60,
+            size,
             ..FrontTxRequest::default()
         };
         self.tx.push(FrontTxSlot::Request(request)).unwrap();
@@ -253,19 +264,57 @@ fn a_guest_that_has_posted_its_buffers_is_not_woken_for() {
 #[test]
 fn whoever_comes_back_is_behind_those_who_wait_and_before_those_who_come_later() {
     const GUESTS: usize = 2 * TURNS_PER_ROUND;
-    let mut rig = Rig::new();
-    let guests: Vec<_> = (1..=GUESTS)
-        .map(|dom| rig.connect(u16::try_from(dom).unwrap(), STALL))
-        .collect();
+    let (mut rig, _guests) = in_full_flow(u16::try_from(GUESTS).unwrap());
     rig.worker.round();
     let waiting = TURNS_PER_ROUND..GUESTS;
-    assert!(rig.worker.ready.iter().copied().eq(waiting.clone()));
+    assert!(rig.worker.line.keys().into_iter().eq(waiting.clone()));
     rig.worker.make_ready(3);
-    assert!(rig.worker.ready.iter().copied().eq(waiting.chain([3])));
+    assert!(rig.worker.line.keys().into_iter().eq(waiting.chain([3])));
     rig.worker.round();
     rig.worker.make_ready(0);
-    assert!(rig.worker.ready.iter().copied().eq([3, 0]));
-    assert_eq!(guests.len(), GUESTS);
+    assert_eq!(rig.worker.line.keys(), [3, 0]);
+}
+
+/// Guests that send much, connected one after the other.
+fn in_full_flow(guests: u16) -> (Rig, Vec<Guest>) {
+    let mut rig = Rig::new();
+    let connect = |dom| {
+        let mut guest = rig.connect(dom, STALL);
+        guest.send_much();
+        guest
+    };
+    let guests = (1..=guests).map(connect).collect();
+    (rig, guests)
+}
+
+#[test]
+fn a_guest_that_sends_little_does_not_wait_for_those_who_send_much() {
+    const GUESTS: u16 = 20;
+    let (mut rig, mut guests) = in_full_flow(GUESTS);
+    while !rig.worker.line.is_empty() {
+        rig.worker.round();
+    }
+    let all = 0..usize::from(GUESTS);
+    let last = all.end - 1;
+    for guest in &mut guests[..last] {
+        guest.send_much();
+    }
+    guests[last].answers();
+    // Until it has had a turn with less to do, the last one is as all others.
+    for key in all.clone() {
+        rig.worker.make_ready(key);
+    }
+    assert!(rig.worker.line.keys().into_iter().eq(all.clone()));
+    while !rig.worker.line.is_empty() {
+        rig.worker.round();
+    }
+    for key in all {
+        rig.worker.make_ready(key);
+    }
+    assert_eq!(rig.worker.line.keys()[0], last);
+    guests[last].send();
+    rig.worker.round();
+    assert_eq!(guests[last].answers().0, 1);
 }
 
 /// As on a worker that another guest keeps from ever resting.
@@ -304,7 +353,7 @@ fn a_queue_pair_that_has_gone_leaves_the_line() {
     rig.worker.release(0);
     let _next = rig.connect(3, STALL);
     assert!(rig.worker.queues.contains(0), "the place is used again");
-    assert!(rig.worker.ready.iter().copied().eq([1, 0]));
+    assert_eq!(rig.worker.line.keys(), [1, 0]);
 }
 
 /// A guest is not held up by others that have their turn before the worker looks up again, and one
@@ -400,7 +449,7 @@ fn events_for_nothing_from_a_control_ring_are_not_listened_to_for_ever() {
     for _ in 0..1_000 {
         control.notify();
         rig.worker.ports_pending();
-        heard += usize::from(!rig.worker.ready.is_empty());
+        heard += usize::from(!rig.worker.line.is_empty());
         rig.worker.round();
     }
     assert_eq!(heard, 17, "of 1000");

@@ -65,6 +65,8 @@ pub(super) struct GuestRx {
     tap_readable: bool,
     /// The last frame took several pages, so the next may too.
     expect_large: bool,
+    /// See [`GuestRx::take_work`].
+    work: usize,
 }
 
 /// What a turn of the rx half leaves behind.
@@ -74,8 +76,6 @@ pub(super) struct RxTurn {
     pub(super) notify: bool,
     /// Frames have been given to it, or it has posted buffers for those that wait.
     pub(super) moved: bool,
-    /// Buffers that have been filled.
-    pub(super) slots: usize,
     /// There are frames, and buffers for them.
     pub(super) more: bool,
     /// A turn is due at this moment, whatever happens until then.
@@ -122,12 +122,19 @@ impl GuestRx {
             // Frames may have been waiting in the tap since before anybody watched it.
             tap_readable: true,
             expect_large: false,
+            work: 0,
         }
     }
 
     /// From now on tells the guest its frames' hashes, or not.
     pub(super) fn hash(&mut self, hasher: Option<Arc<Hasher>>) {
         self.hasher = hasher;
+    }
+
+    /// What has been done since it was asked last: buffers used up, and reads of the tap, since frames for a guest that takes
+    /// none cost their time, too.
+    pub(super) fn take_work(&mut self) -> usize {
+        std::mem::take(&mut self.work)
     }
 
     /// The tap has frames.
@@ -163,7 +170,6 @@ impl GuestRx {
         let mut turn = RxTurn {
             notify: self.answer(bench, counters)?,
             moved: posted || !bench.rx_burst.is_empty(),
-            slots: bench.rx_taken.len(),
             ..RxTurn::default()
         };
         if ended != Ended::NoBuffers || !bench.rx_burst.is_empty() {
@@ -333,6 +339,7 @@ impl GuestRx {
 
     /// A buffer that was counted before it is taken.
     fn take(&mut self) -> Result<RxRequest, Fault> {
+        self.work += 1;
         self.ring.take().ok_or(Fault::Buffers)
     }
 

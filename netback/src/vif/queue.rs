@@ -51,8 +51,8 @@ pub struct Turned {
     pub flow: Option<Flow>,
     /// Frames that have gone to the host.
     pub delivered: usize,
-    /// Slots of both rings that it has worked through, whatever became of them.
-    pub slots: usize,
+    /// What it has worked through, whatever became of it: slots of both rings, and reads of the tap.
+    pub work: usize,
 }
 
 /// When a queue pair is to have its next turn.
@@ -202,7 +202,7 @@ impl QueuePair {
             next,
             flow: rx.flow,
             delivered: tx.delivered,
-            slots: tx.slots + rx.slots,
+            work: tx.slots + self.rx.take_work(),
         })
     }
 

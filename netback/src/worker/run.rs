@@ -141,11 +141,11 @@ impl<H: Hypervisor> Worker<H> {
                     next,
                     flow,
                     delivered,
-                    slots,
+                    work,
                 }) => {
                     let id = served.id;
                     self.delivered += delivered;
-                    self.line.had_turn(key, slots);
+                    self.line.had_turn(key, work);
                     if self.line.is_empty() {
                         // What its guest asks for next may come first, and save a signal.
                         self.untold = Some(key);

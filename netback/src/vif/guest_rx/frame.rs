@@ -120,6 +120,7 @@ impl GuestRx {
         room: Range<usize>,
         tap: &Tap,
     ) -> Result<Read, Fault> {
+        self.work += 1;
         let room = batch.bytes_mut(room.start - VNET_HDR_LEN..room.end);
         match tap.read(room) {
             Ok(len) => Ok(Read::Frame(len.saturating_sub(VNET_HDR_LEN))),

@@ -317,6 +317,26 @@ fn a_guest_that_sends_little_does_not_wait_for_those_who_send_much() {
     assert_eq!(guests[last].answers().0, 1);
 }
 
+/// Or else one that takes nothing, and that much is sent to, would go ahead of all others.
+#[test]
+fn frames_that_are_dropped_for_a_guest_are_its_work() {
+    let mut rig = Rig::new();
+    let stalled = rig.connect(1, AT_ONCE);
+    stalled.host.send(&[0; 12 + 60]).unwrap();
+    assert_eq!(rig.flow(), Some(Flow::Stalled));
+    let mut other = rig.connect(2, STALL);
+    other.send();
+    rig.worker.round();
+    for _ in 0..9 {
+        stalled.host.send(&[0; 12 + 60]).unwrap();
+    }
+    rig.worker.tap_readable(0);
+    rig.worker.round();
+    rig.worker.make_ready(0);
+    rig.worker.make_ready(1);
+    assert_eq!(rig.worker.line.keys(), [1, 0]);
+}
+
 /// As on a worker that another guest keeps from ever resting.
 #[test]
 fn a_stalled_guest_is_heard_without_a_rest() {

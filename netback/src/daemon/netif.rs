@@ -104,7 +104,8 @@ impl Vif {
     fn wanted_mtu(&self) -> Option<u32> {
         let text = self.facts.mtu.as_deref()?;
         let mtu = text.parse().ok().filter(|mtu| TAP_MTUS.contains(mtu));
-        if mtu.is_none() {
+        // Said once, however often the tap is looked at.
+        if mtu.is_none() && self.tap_held_until.is_none() {
             tracing::warn!(vif = %self.name(), domid = %self.path.dom, mtu = ?text, "the vif line asks for an MTU that no tap can have (68 to 65521); the usual one is set");
         }
         mtu

@@ -186,7 +186,7 @@ fn creating(start: Start, event: &Event) -> Edge {
             &[ReportError, SetState(Closing), WatchFrontend],
         ),
         // Whoever holds the tap may keep it for longer than the toolstack waits.
-        (Event::ToolstackClosing, _) => RETIRE,
+        (Event::OnlineChanged(false), Start::Closed) | (Event::ToolstackClosing, _) => RETIRE,
         (Event::BackendRemoved, _) => REMOVE,
         (Event::QueuesUp, _) => to(Phase::Creating(start), UNASKED),
         _ => to(Phase::Creating(start), &[]),

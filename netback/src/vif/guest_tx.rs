@@ -39,6 +39,9 @@ const TURN_FRAMES: usize = 2 * BURST_FRAMES;
 /// written, for each receiver that does not take them whole, and nobody else has a turn then. A
 /// ring full of the longest packets has fewer, of 1000 bytes or more.
 const TURN_SEGMENTS: u32 = netif::packet::MAX_SEGMENTS;
+/// So many segments are as much work as a slot: those that end a turn, as a full ring. Of usual ones a slot has fewer.
+const SEGMENTS_PER_SLOT: u32 = TURN_SEGMENTS / RING_SLOTS;
+const RING_SLOTS: u32 = 256;
 
 /// The tx half of a queue pair.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub(super) struct TxTurn {
     pub(super) notify: bool,
     /// Slots that have been taken from the ring for good.
     pub(super) slots: usize,
+    /// What that was worth in slots: many segments are more work than the slots that they came in.
+    pub(super) work: usize,
     /// Frames that have gone to the host.
     pub(super) delivered: usize,
     /// Packets have been left in the ring for the next turn.
@@ -144,6 +149,8 @@ impl GuestTx {
             break;
         }
         turn.slots = progress.slot;
+        let segments = progress.segments / SEGMENTS_PER_SLOT;
+        turn.work = progress.slot.max(segments as usize);
         Ok(turn)
     }
 

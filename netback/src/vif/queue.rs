@@ -51,14 +51,15 @@ pub struct Turned {
     pub flow: Option<Flow>,
     /// Frames that have gone to the host.
     pub delivered: usize,
-    /// What it has worked through, whatever became of it: slots of both rings, and reads of the tap.
+    /// What it has worked through, whatever became of it: slots of both rings (or what segments are worth in slots), and reads of
+    /// the tap.
     pub work: usize,
 }
 
 /// When a queue pair is to have its next turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// There is more to do: in the next round.
+    /// There is more to do, when all who come first have had their turns.
     Again,
     /// Nothing to do for now. The tx ring is not armed, so no event will come when the guest sends:
     /// look again, or [`QueuePair::rest`].
@@ -202,7 +203,7 @@ impl QueuePair {
             next,
             flow: rx.flow,
             delivered: tx.delivered,
-            work: tx.slots + self.rx.take_work(),
+            work: tx.work + self.rx.take_work(),
         })
     }
 

@@ -127,7 +127,7 @@ impl<H: Hypervisor> Worker<H> {
         }
     }
 
-    /// One turn for each of the first queue pairs in the line.
+    /// A few turns, each for whoever is the first in the line by then.
     fn round(&mut self) {
         for _ in 0..self.line.len().min(TURNS_PER_ROUND) {
             let Some(key) = self.line.next() else {

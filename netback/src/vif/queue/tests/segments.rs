@@ -43,6 +43,43 @@ fn a_turn_ends_after_some_segments() {
     assert_eq!(turns, [(2, Turn::Again), (1, Turn::Dry)]);
 }
 
+/// One page that is to be cut into 500 keeps the others waiting for as long as a ring full of frames, or for longer.
+#[test]
+fn segments_count_as_work() {
+    let mut rig = Rig::new();
+    for _ in 0..20 {
+        let frame = ipv4(TCP, 20, PAGE - 54);
+        rig.slot(
+            0,
+            &frame,
+            CSUM_BLANK | DATA_VALIDATED | EXTRA_INFO,
+            frame.len(),
+        );
+        let extra = FrontExtra {
+            kind: 1,
+            flags: 0,
+            body: [8, 0, 1, 0, 0, 0],
+        };
+        rig.tx.push(FrontTxSlot::Extra(extra)).unwrap();
+    }
+    let turn = rig.turn();
+    assert_eq!(
+        turn.next,
+        Turn::Again,
+        "it has been cut short for its segments"
+    );
+    assert!(
+        turn.work >= 128,
+        "{} after {} frames",
+        turn.work,
+        turn.delivered
+    );
+    // Frames that are as large as usual are counted by their slots.
+    let mut rig = Rig::new();
+    send_large(&mut rig, 255);
+    assert_eq!(rig.turn().work, 65_536 / 255 / 4);
+}
+
 #[test]
 fn a_frame_of_too_many_segments_is_dropped() {
     let mut rig = Rig::new();

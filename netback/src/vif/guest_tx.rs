@@ -18,6 +18,7 @@ use std::time::Instant;
 use arrayvec::ArrayVec;
 use hotplug::Tap;
 use nix::errno::Errno;
+use xen_ring::layout::TX_SLOTS;
 use xen_ring::netif::{self, Fragment, Status, TxLimits, TxPacket, TxRing, TxSlot, Verdict};
 use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE, PeerFault, StaticPage};
 
@@ -40,8 +41,7 @@ const TURN_FRAMES: usize = 2 * BURST_FRAMES;
 /// ring full of the longest packets has fewer, of 1000 bytes or more.
 const TURN_SEGMENTS: u32 = netif::packet::MAX_SEGMENTS;
 /// So many segments are as much work as a slot: those that end a turn, as a full ring. Of usual ones a slot has fewer.
-const SEGMENTS_PER_SLOT: u32 = TURN_SEGMENTS / RING_SLOTS;
-const RING_SLOTS: u32 = 256;
+const SEGMENTS_PER_SLOT: u32 = TURN_SEGMENTS / TX_SLOTS;
 
 /// The tx half of a queue pair.
 #[derive(Debug)]

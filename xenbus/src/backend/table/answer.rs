@@ -4,8 +4,8 @@
 //! Linux's netfront says Reconfiguring (7) when an XDP program is put on or taken off, whatever state its backend is in,
 //! and waits for Reconfigured (8) without end and with its network locked; afterwards it says Connected. The kernel's
 //! backend answers in any state of its own. So does every phase here that has a netif (or never will) and no rings, but for a
-//! device that is leaving, by way of [`Phase::Answered`]: our 8 stays until the frontend is seen in another state, and then the phase that it came from
-//! takes over, with an own state of 5 and the frontend read again.
+//! device that is leaving, by way of [`Phase::Answered`]: our 8 stays until the frontend is seen in another state, and then
+//! the phase that it came from takes over, with an own state of 5 and the frontend read again.
 
 use super::super::Action::{ReadFrontend, ReportError, SetState};
 use super::super::FrontendState::{Anew, Reconfiguring};

@@ -11,15 +11,16 @@ use super::rig::*;
 use crate::vif::{DropReason, Flow, Rate};
 
 /// The guest sends a frame of 16 pages, to be cut into segments of `size` bytes.
-fn send_large(rig: &mut Rig, size: u8) {
+fn send_large(rig: &mut Rig, size: u16) {
     let frame = ipv4(TCP, 20, 16 * PAGE - 1 - 54);
     let pieces: Vec<_> = frame.chunks(PAGE).collect();
     let flags = CSUM_BLANK | DATA_VALIDATED | EXTRA_INFO | MORE_DATA;
     rig.slot(0, pieces[0], flags, frame.len());
+    let [low, high] = size.to_le_bytes();
     let extra = FrontExtra {
         kind: 1,
         flags: 0,
-        body: [size, 0, 1, 0, 0, 0],
+        body: [low, high, 1, 0, 0, 0],
     };
     rig.tx.push(FrontTxSlot::Extra(extra)).unwrap();
     for (page, piece) in pieces.iter().enumerate().skip(1) {
@@ -74,10 +75,12 @@ fn segments_count_as_work() {
         turn.work,
         turn.delivered
     );
-    // Frames that are as large as usual are counted by their slots.
-    let mut rig = Rig::new();
-    send_large(&mut rig, 255);
-    assert_eq!(rig.turn().work, 65_536 / 255 / 4);
+    // Usual segments are too few for that: pages count, and the extra info.
+    for (size, work) in [(255, 65_536 / 255 / 4), (1400, 16 + 1)] {
+        let mut rig = Rig::new();
+        send_large(&mut rig, size);
+        assert_eq!(rig.turn().work, work, "of {size} bytes");
+    }
 }
 
 #[test]

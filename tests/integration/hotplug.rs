@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hotplug::{Tap, TapOptions};
 use netback::config::{Config, Runner};
 use netback::control::client;
 use netback::demo::guest::netfront::Phase;
@@ -309,6 +310,27 @@ fn a_restarted_daemon_does_not_run_the_script_again() {
     world.remove(guest);
     script.wait_ended(2);
     assert_eq!((script.runs("online"), script.runs("offline")), (1, 1));
+    world.finish_empty();
+}
+
+/// What a former daemon has had plugged in is unplugged, also when this one never had the tap.
+#[test]
+fn a_device_that_goes_while_somebody_holds_its_tap_is_unplugged() {
+    let mut world = World::with(daemon_runs_scripts);
+    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
+    let vif = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
+    world.machine.stop_daemon().unwrap();
+    let tap = Tap::create("vif1.0", &TapOptions::default()).unwrap();
+    world.machine.start_daemon().unwrap();
+    world.wait_status(&guest.vif, "creating");
+    world.detach(&guest.vif);
+    script.wait_ended(2);
+    assert_eq!((script.runs("online"), script.runs("offline")), (1, 1));
+    guest.stop().unwrap();
+    tap.destroy().unwrap();
     world.finish_empty();
 }
 

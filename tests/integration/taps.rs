@@ -153,3 +153,12 @@ fn that_somebody_has_when_the_device_goes() {
     tap.destroy().unwrap();
     world.finish_empty();
 }
+
+/// It was the device's, and is in nobody's hands any more.
+#[test]
+fn that_somebody_kept_for_too_long_goes_with_its_device() {
+    let (world, guest, tap) = held();
+    let _ = world.wait_error(&guest.vif);
+    drop(tap);
+    world.finish(guest);
+}

@@ -20,9 +20,11 @@ use crate::preflight::no_kernel_driver;
 /// What the kernel lets the MTU of a tap be, in bytes.
 const TAP_MTUS: RangeInclusive<u32> = 68..=65_521;
 /// How long a tap that somebody holds is waited for, and how long between two looks. A service manager lets go within
-/// moments, as does a program that the former daemon had just started; the toolstack waits 10 s for InitWait.
+/// moments, as does a program that the former daemon had just started; the toolstack waits 10 s for InitWait. The pause
+/// grows with the time waited, since a thousand taps may be held at once and each look asks the store and the kernel.
 const HELD_PATIENCE: Duration = Duration::from_secs(5);
-const HELD_PAUSE: Duration = Duration::from_millis(50);
+const HELD_PAUSE_LEAST: Duration = Duration::from_millis(50);
+const HELD_PAUSE_MOST: Duration = Duration::from_millis(500);
 
 impl Vif {
     /// `None` if it has to wait.
@@ -81,10 +83,12 @@ impl Vif {
             now + HELD_PATIENCE
         });
         self.tap_held_until = Some(until);
-        if now < until {
-            host.set_timer(now + HELD_PAUSE, Due::Netif(self.path));
+        let left = until.saturating_duration_since(now);
+        if !left.is_zero() {
+            let pause = pause_after(HELD_PATIENCE.saturating_sub(left)).min(left);
+            host.set_timer(now + pause, Due::Netif(self.path));
         }
-        now < until
+        !left.is_zero()
     }
 
     /// Another look at a tap that somebody held.
@@ -96,8 +100,7 @@ impl Vif {
 
     /// The toolstack's script has been run, and will not be again.
     fn was_plugged(&self, host: &Host) -> bool {
-        host.config.hotplug.runner == Runner::Toolstack
-            && self.facts.hotplug_status.as_deref() == Some("connected")
+        host.config.hotplug.runner == Runner::Toolstack && self.facts.is_plugged()
     }
 
     /// The MTU of the vif line, which the guest is told of by the toolstack. Not every script sets it on the tap.
@@ -143,12 +146,23 @@ impl Vif {
     }
 
     pub(super) fn destroy_netif(&mut self, host: &Host) {
-        let Some(tap) = self.tap.take() else {
-            return;
-        };
-        if let Err(error) = tap.destroy() {
-            tracing::error!(vif = %self.name(), %error, "the tap cannot be removed");
+        match self.tap.take() {
+            Some(tap) => {
+                if let Err(error) = tap.destroy() {
+                    tracing::error!(vif = %self.name(), %error, "the tap cannot be removed");
+                }
+                host.release(self.path);
+            }
+            // It was the device's all the same, and whoever held it may have let go.
+            None if self.tap_held_until.is_some() => {
+                orphans::remove_tap(self.path, &self.tap_name());
+            }
+            None => {}
         }
-        host.release(self.path);
     }
+}
+
+/// How long until the next look at a tap that has been held for so long.
+fn pause_after(waited: Duration) -> Duration {
+    (waited / 2).clamp(HELD_PAUSE_LEAST, HELD_PAUSE_MOST)
 }

@@ -3,7 +3,8 @@
 //!
 //! Taps are persistent, so that a daemon can die and its guests' bridges stay as they are. A
 //! device that the toolstack removes in the meantime has nobody to remove its tap; the next
-//! daemon does so here, once, before it takes up the devices that are still there. A tap that its
+//! daemon does so here, once, before it takes up the devices that are still there. A device that
+//! goes while somebody else holds its tap is another such case. A tap that its
 //! script is to give another name (`vifname=`) bears its device's path as its alias: one that stays
 //! behind under that name would be plugged in in place of the next guest's. An error of a device that
 //! went meanwhile is in nobody's way, but in a driver domain each takes of the quota.
@@ -45,7 +46,7 @@ pub(super) fn remove_kept(
     }
 }
 
-/// Removes the taps that a former daemon left and whose device `is_gone`.
+/// Removes the taps that nobody holds and whose device `is_gone`.
 pub(super) fn remove_taps(is_gone: impl Fn(DevicePath) -> bool) {
     let names = match link::names() {
         Ok(names) => names,
@@ -55,23 +56,35 @@ pub(super) fn remove_taps(is_gone: impl Fn(DevicePath) -> bool) {
         }
     };
     for tap in names {
-        let device = match link::describe(&tap) {
-            Ok(interface) => owner(&interface).filter(|device| is_gone(*device)),
-            // It has gone meanwhile.
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => None,
-            Err(error) => {
-                tracing::warn!(%tap, %error, "cannot see whether this interface was left behind");
-                None
-            }
-        };
-        let Some(device) = device else { continue };
-        match remove_one(&tap) {
-            Ok(true) => tracing::info!(%tap, %device, "removed the tap of a device that is gone"),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%tap, %device, %error, "a tap of a device that is gone stays")
-            }
+        remove_tap_of(&is_gone, &tap, Tap::create);
+    }
+}
+
+/// Removes the tap that `device` would have had, if nobody holds it. Does not wait.
+pub(super) fn remove_tap(device: DevicePath, name: &str) {
+    remove_tap_of(|owner| owner == device, name, Tap::try_create);
+}
+
+fn remove_tap_of(
+    is_gone: impl Fn(DevicePath) -> bool,
+    tap: &str,
+    open: fn(&str, &TapOptions) -> Result<Tap, TapError>,
+) {
+    let device = match link::describe(tap) {
+        Ok(interface) => owner(&interface).filter(|device| is_gone(*device)),
+        // It has gone meanwhile.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => None,
+        Err(error) => {
+            tracing::warn!(%tap, %error, "cannot see whether this interface was left behind");
+            None
         }
+    };
+    let Some(device) = device else { return };
+    match open(tap, &TapOptions::default()).and_then(Tap::destroy) {
+        Ok(()) => tracing::info!(%tap, %device, "removed the tap of a device that is gone"),
+        // It looked like one of ours.
+        Err(TapError::NotOurs(_)) => {}
+        Err(error) => tracing::warn!(%tap, %device, %error, "a tap of a device that is gone stays"),
     }
 }
 
@@ -104,15 +117,6 @@ fn owner(interface: &Description) -> Option<DevicePath> {
 fn device(name: &str) -> Option<DevicePath> {
     let (dom, handle) = name.strip_prefix("vif")?.split_once('.')?;
     Some(DevicePath::new(DomId::parse(dom)?, decimal(handle)?))
-}
-
-/// `false` for a tap that is in use.
-fn remove_one(name: &str) -> Result<bool, TapError> {
-    match Tap::create(name, &TapOptions::default()) {
-        Ok(tap) => tap.destroy().map(|()| true),
-        Err(TapError::Busy(_) | TapError::NotOurs(_)) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

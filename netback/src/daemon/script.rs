@@ -18,7 +18,7 @@ use xenbus::{DevicePath, device};
 
 use super::host::Host;
 use super::timers::Due;
-use super::vif::Vif;
+use super::vif::{Facts, Vif};
 use crate::config::Runner;
 
 /// Where xenstored listens, for the daemon and for xenstore-read and the like.
@@ -52,6 +52,14 @@ pub(super) struct Running {
 }
 
 impl Script {
+    /// As a former daemon left it, if there was one.
+    pub(super) fn found(runner: Runner, facts: &Facts) -> Self {
+        match runner {
+            Runner::Daemon if facts.is_plugged() => Self::Plugged { failure: None },
+            Runner::Daemon | Runner::Toolstack => Self::Idle,
+        }
+    }
+
     /// Why `online` has not succeeded, if it has not.
     pub(super) fn failure(&self) -> Option<&str> {
         match self {

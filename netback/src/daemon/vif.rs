@@ -132,6 +132,7 @@ impl Vif {
         let facts = host
             .store
             .ask(path, "read the device", |client| Facts::read(client, path))?;
+        let script = Script::found(host.config.hotplug.runner, &facts);
         let mut vif = Self {
             path,
             machine: Device::new(),
@@ -153,7 +154,7 @@ impl Vif {
             counters: Vec::new(),
             losses: Losses::default(),
             limits: VifLimits::new(&host.config),
-            script: Script::default(),
+            script,
             advertised: false,
             frontend_watched: false,
             looks: Looks::new(),
@@ -282,6 +283,11 @@ impl Facts {
     /// The guest's name for a log event's field, escaped: left out where a driver domain may not see it.
     pub(super) fn guest_shown(&self) -> Option<DebugValue<&str>> {
         self.guest.as_deref().map(debug)
+    }
+
+    /// A script has been run for it, with success, and has not been undone.
+    pub(super) fn is_plugged(&self) -> bool {
+        self.hotplug_status.as_deref() == Some("connected")
     }
 
     /// # Errors

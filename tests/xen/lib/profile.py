@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turns the blocks that profile.c counted into a table: instructions by domain and function.
+"""Turns the blocks that profile.c counted into tables: instructions by domain and function.
 
-usage: profile.py WORKDIR NAME CPUS, with WORKDIR/NAME.blocks, WORKDIR/report.log and the daemon, WORKDIR/netback. Called by tests/xen/bench.
+usage: profile.py table WORKDIR NAME CPUS, with WORKDIR/NAME.blocks, WORKDIR/report.log and the daemon, WORKDIR/netback; leaves WORKDIR/NAME.counts.
+       profile.py compare WORKDIR NAME NAME, of two that a table was made of: what the first spends and the second does not.
+Called by tests/xen/bench.
 
 dom0 is pinned to the first CPUS processors and the guest to the next ones, so the processor tells on whose behalf the hypervisor worked.
 Figures are instructions per packet that the guest's network driver sent or received, whichever is more, and calls per packet.
@@ -11,6 +13,7 @@ import base64
 import bisect
 import collections
 import gzip
+import json
 import os
 import re
 import subprocess
@@ -85,9 +88,10 @@ def wait_for(path):
         time.sleep(0.1)
 
 
-def main(work, name, cpus):
+def count(work, name, cpus):
+    """{(room, function): [instructions, calls]}"""
     files = sent_files(f"{work}/report.log")
-    kernel = Symbols(symbols_of(files["kernel"]))
+    kernel = Symbols(symbols_of(files["kernel"]) + symbols_of(files.get("modules", "")))
     guest = Symbols(symbols_of(files.get("guest", "")))
     guest_module = (guest.addresses[0], guest.addresses[-1] + 4096) if guest.addresses else (0, 0)
     xen = Symbols(symbols_of(files["xen"]))
@@ -108,31 +112,74 @@ def main(work, name, cpus):
         return f"{domain} processes", ("other than netback" if domain == "dom0" else "all", False)
 
     wait_for(f"{work}/{name}.blocks")
-    instructions = collections.Counter()
-    calls = collections.Counter()
+    counts = collections.defaultdict(lambda: [0, 0])
     with open(f"{work}/{name}.blocks", encoding="ascii") as stream:
         for line in stream:
-            address, count, *runs = line.split()
+            address, instructions, *runs = line.split()
             for cpu, times in enumerate(map(int, runs)):
                 if times == 0:
                     continue
                 room, (function, is_entry) = place(cpu, int(address, 16))
-                instructions[room, function] += times * int(count)
-                if is_entry:
-                    calls[room, function] += times
-    packets = max(calls["guest kernel", "xennet_start_xmit"], calls["guest kernel", "eth_type_trans"], 1)
-    rooms = collections.Counter()
-    for (room, _), count in instructions.items():
-        rooms[room] += count
-    total = sum(rooms.values())
-    print(f"{name}: {packets} packets, {total} instructions, {total / packets:.0f} per packet\n")
-    for room, count in rooms.most_common():
-        print(f"{count / packets:12.0f}  {100 * count / total:5.1f} %  {room}")
-    for room, _ in rooms.most_common():
+                counts[room, function][0] += times * int(instructions)
+                counts[room, function][1] += times * is_entry
+    return counts
+
+
+class Profile:
+    """What was counted, for each packet."""
+
+    def __init__(self, name, counts):
+        calls = [counts.get(("guest kernel", function), [0, 0])[1] for function in ("xennet_start_xmit", "eth_type_trans")]
+        self.name, self.packets = name, max(*calls, 1)
+        self.functions = {key: (instructions / self.packets, calls / self.packets) for key, (instructions, calls) in counts.items()}
+        self.rooms = collections.Counter()
+        for (room, _), (instructions, _) in self.functions.items():
+            self.rooms[room] += instructions
+
+    def instructions(self, key):
+        return self.functions.get(key, (0, 0))[0]
+
+
+def print_table(profile):
+    total = sum(profile.rooms.values())
+    print(f"{profile.name}: {profile.packets} packets, {total * profile.packets:.0f} instructions, {total:.0f} per packet\n")
+    for room, count in profile.rooms.most_common():
+        print(f"{count:12.0f}  {100 * count / total:5.1f} %  {room}")
+    for room, _ in profile.rooms.most_common():
         print(f"\n{room}: instructions per packet, calls per packet, function")
-        mine = collections.Counter({f: c for (r, f), c in instructions.items() if r == room})
-        for function, count in mine.most_common(ROWS):
-            print(f"{count / packets:12.1f} {calls[room, function] / packets:9.3f}  {function}")
+        mine = sorted(((cost, function) for (of, function), cost in profile.functions.items() if of == room), reverse=True)
+        for (instructions, calls), function in mine[:ROWS]:
+            print(f"{instructions:12.1f} {calls:9.3f}  {function}")
 
 
-main(*sys.argv[1:])
+def print_comparison(one, other):
+    def row(mine, others, what):
+        print(f"{mine:12.0f} {others:12.0f} {mine - others:+12.0f}  {what}")
+
+    print(f"Instructions per packet: {one.name}, {other.name}, the difference\n")
+    row(sum(one.rooms.values()), sum(other.rooms.values()), "all")
+    for room, _ in (one.rooms | other.rooms).most_common():
+        row(one.rooms[room], other.rooms[room], room)
+    print("\nBy function, the largest differences first\n")
+    keys = sorted(one.functions.keys() | other.functions.keys(), key=lambda key: -abs(one.instructions(key) - other.instructions(key)))
+    for key in keys[:ROWS]:
+        row(one.instructions(key), other.instructions(key), f"{key[0]}: {key[1]}")
+
+
+def table(work, name, cpus):
+    counts = count(work, name, cpus)
+    with open(f"{work}/{name}.counts", "w", encoding="ascii") as stream:
+        json.dump([[*key, *value] for key, value in counts.items()], stream)
+    print_table(Profile(name, counts))
+
+
+def compare(work, *names):
+    def load(name):
+        with open(f"{work}/{name}.counts", encoding="ascii") as stream:
+            rows = json.load(stream)
+        return Profile(name, {(room, function): value for room, function, *value in rows})
+
+    print_comparison(*map(load, names))
+
+
+{"table": table, "compare": compare}[sys.argv[1]](*sys.argv[2:])

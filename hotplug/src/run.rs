@@ -3,7 +3,7 @@
 //!
 //! The script gets a process group and an empty stdin of its own, and its stdout and stderr come back as lines for the
 //! log. [`ScriptRun`] has one descriptor, readable when there is output or an exit to see. Guarantees: the process is
-//! reaped whatever happens; at the deadline its whole group is killed; output is bounded, escaped and never blocks
+//! reaped whatever happens, also where SIGCHLD was ignored; at the deadline its whole group is killed; output is bounded, escaped and never blocks
 //! the script or the caller. Called by the daemon's control thread when `hotplug.runner` is `daemon`.
 
 mod lines;
@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 
 use crate::env::{ScriptCommand, ScriptEnv, ScriptError};
 use crate::script::{Life, ScriptAction, ScriptEvent, ScriptExit, ScriptState};
-use crate::sys::process::pidfd_open;
+use crate::sys::process::{keep_exit_statuses, pidfd_open};
 use lines::Lines;
 
 /// Most bytes of output taken in by one call of [`ScriptRun::poll`].
@@ -60,6 +60,7 @@ impl ScriptRun {
     ) -> Result<Self, ScriptError> {
         env.check()?;
         let failed = ScriptError::spawn(&env.script);
+        keep_exit_statuses().map_err(&failed)?;
         let (output, script_end) = io::pipe().map_err(&failed)?;
         let flags = OFlag::from_bits_retain(
             fcntl(&output, FcntlArg::F_GETFL).map_err(|e| failed(e.into()))?,
@@ -139,8 +140,8 @@ impl ScriptRun {
     }
 
     fn reap(&mut self) -> Option<ScriptExit> {
-        // An error of waitpid on our own unreaped child cannot be; were it to come, it would come again at the
-        // deadline, where the run ends in any case.
+        // An error of waitpid on our own unreaped child cannot be, since its exit status is kept; were it to come, it
+        // would come again at the deadline, where the run ends in any case.
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
         Some(exit_of(status))

@@ -305,3 +305,29 @@ fn descriptors_are_closed_on_exec() {
         );
     }
 }
+
+/// Whoever ignores SIGCHLD passes that on to what it starts, whose children the kernel then reaps unasked.
+#[test]
+fn a_daemon_that_was_started_with_sigchld_ignored_learns_how_its_scripts_end() {
+    const INNER: &str = "HOTPLUG_TEST_IGNORES_SIGCHLD";
+    if std::env::var_os(INNER).is_some() {
+        assert_eq!(finish("exit 3").1, exited(3));
+        return;
+    }
+    let test = std::thread::current().name().unwrap().to_owned();
+    // Not with dash, which does not ignore that one.
+    let output = Command::new("/bin/bash")
+        .args(["-c", "trap '' CHLD; exec \"$@\"", "bash"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &test, "--nocapture"])
+        .env(INNER, "")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    // Of a wrong name it would be none.
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

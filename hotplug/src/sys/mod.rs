@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The system calls of this crate for which neither std nor nix has a safe form: ioctls of /dev/net/tun and of
-//! sockets, options and addresses of packet sockets, bpf, io_uring, scheduling policies, pidfd_open, and owning what
-//! the service manager has passed.
+//! sockets, options and addresses of packet sockets, bpf, io_uring, scheduling policies, pidfd_open, sigaction, and
+//! owning what the service manager has passed.
 //!
 //! Each function here is safe to call with any argument; it checks what its `unsafe` block relies on.
 #![allow(

@@ -22,6 +22,11 @@ impl<T: Copy + Ord> Timers<T> {
         self.0.remove(&(at, due));
     }
 
+    /// Takes back all that is `meant`, whenever it is due.
+    pub(crate) fn cancel_all(&mut self, meant: impl Fn(T) -> bool) {
+        self.0.retain(|(_, due)| !meant(*due));
+    }
+
     /// Whether nothing is set.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -72,6 +77,9 @@ mod tests {
         timers.set(after(15), 'c');
         timers.cancel(after(15), 'c');
         timers.cancel(after(99), 'c');
+        timers.set(after(5), 'd');
+        timers.set(after(50), 'd');
+        timers.cancel_all(|due| due == 'd');
         assert_eq!(timers.timeout(start), Some(Duration::from_millis(10)));
         assert_eq!(timers.pop(after(9)), None);
         assert_eq!(timers.pop(after(30)), Some('a'));

@@ -144,6 +144,11 @@ impl Host {
         self.scripts.remove(&token);
     }
 
+    /// A device that is made anew at the same path is another one.
+    pub(super) fn cancel_timers(&mut self, device: DevicePath) {
+        self.timers.cancel_all(|due| due.device() == device);
+    }
+
     /// Makes `due` due at `at`.
     pub(super) fn set_timer(&mut self, at: Instant, due: Due) {
         self.timers.set(at, due);

@@ -330,7 +330,7 @@ impl Daemon {
         if !self.stop.is_stopped() && self.host.store.retry(now) {
             self.scan();
             for path in self.vifs.keys().copied().collect::<Vec<_>>() {
-                self.with_vif(path, Vif::resync);
+                self.with_vif(path, Vif::reconnected);
             }
         }
     }

@@ -13,7 +13,7 @@ use xenbus::{XenbusState, device};
 use super::carrier::CARRIER;
 use super::host::Host;
 use super::orphans;
-use super::store::{frontend_token, watch_frontend};
+use super::store::{Watched, frontend_token, watch_frontend};
 use super::timers::Due;
 use super::vif::Vif;
 use crate::logging::if_any;
@@ -149,14 +149,15 @@ impl Vif {
         if self.frontend_watched {
             return self.read_frontend(host);
         }
-        self.frontend_watched = host
-            .store
-            .ask(path, "watch the frontend", |c| {
-                watch_frontend(c, path, frontend)
-            })
-            .is_some();
+        let watched = host.store.ask(path, "watch the frontend", |c| {
+            watch_frontend(c, path, frontend)
+        });
+        self.frontend_watched = watched.is_some();
         self.again_unless(self.frontend_watched, host);
-        None
+        match watched? {
+            Watched::Anew => None,
+            Watched::Before => self.read_frontend(host),
+        }
     }
 
     pub(super) fn report_error(&mut self, host: &mut Host) {
@@ -177,6 +178,7 @@ impl Vif {
 
     fn forget(&mut self, host: &mut Host) {
         self.forgotten = true;
+        host.cancel_timers(self.path);
         let left = host.kept.remove_entry(&self.path);
         orphans::remove_kept(left, host.keeper.as_ref());
         host.store.ask(self.path, "remove the error node", |c| {
@@ -191,11 +193,16 @@ impl Vif {
         }
     }
 
-    /// After the connection to the store was lost: does again what may not have reached it, and
+    /// After the connection to the store was lost, and its watches with it.
+    pub(super) fn reconnected(&mut self, host: &mut Host) {
+        self.frontend_watched = false;
+        self.resync(host);
+    }
+
+    /// After the store has refused something, or was gone: does again what may not have reached it, and
     /// looks again at what may have changed.
     pub(super) fn resync(&mut self, host: &mut Host) {
         let (path, known) = (self.path, self.stored_state);
-        self.frontend_watched = false;
         let changes = host.store.ask(path, "read the device", |c| {
             device::read_own(c, path, known)
         });

@@ -168,15 +168,23 @@ static FRONTEND_NODES: [&str; 1 + LIVE_KEYS.len()] = {
     ["state", multicast, headroom, disconnect]
 };
 
+/// Since when a frontend is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// From now on: the watch fires at once.
+    Anew,
+    /// It has been before: nothing fires for that.
+    Before,
+}
+
 /// Watches a frontend: one watch for all its nodes, as a driver domain may have 128 watches only.
-/// It fires at once.
 pub(super) fn watch_frontend(
     client: &Client,
     device: DevicePath,
     frontend: FrontendPath,
-) -> io::Result<()> {
+) -> io::Result<Watched> {
     match client.watch_nodes(&frontend.dir(), &frontend_token(device), &FRONTEND_NODES) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Watched::Before),
+        other => other.map(|()| Watched::Anew),
     }
 }

@@ -11,13 +11,20 @@ use crate::worker::{Command, WorkerId};
 
 /// Calls `test` with a daemon of a machine without devices.
 fn with_daemon(test: impl FnOnce(Daemon)) {
+    with_store(|daemon, _| test(daemon));
+}
+
+/// As [`with_daemon`], with its store.
+fn with_store(test: impl FnOnce(Daemon, &FakeXenstored)) {
     let dir = mkdtemp(&std::env::temp_dir().join("netback-test-XXXXXX")).unwrap();
     let mut config = Config::default();
     config.control.socket = dir.join("control.sock");
-    let xenstored = FakeXenstored::spawn().unwrap();
+    let xenstored = Arc::new(FakeXenstored::spawn().unwrap());
     let hypervisor = SimHypervisor::new(xen_ring::DomId::new(0));
-    let connect = Box::new(move |_| xenstored.client(0));
-    test(Daemon::new(config, &hypervisor, connect).unwrap());
+    let client = Arc::clone(&xenstored);
+    let connect = Box::new(move |_| client.client(0));
+    let daemon = Daemon::new(config, &hypervisor, connect).unwrap();
+    test(daemon, &xenstored);
     std::fs::remove_dir_all(dir).unwrap();
 }
 
@@ -60,3 +67,45 @@ fn timers_leave_time_for_others() {
         assert_eq!(daemon.timeout(now), None);
     });
 }
+
+/// xenstored keeps 128 watches for a driver domain. It may be that the store has refused something, and that the device
+/// is found gone when that is tried again, before its own watch tells.
+#[test]
+fn a_device_that_is_found_gone_leaves_no_watch() {
+    with_store(|mut daemon, xenstored| {
+        let watches = || xenstored.with(|store| store.census().1).unwrap();
+        let before = watches();
+        // Without a handle there is no tap.
+        xenstored
+            .with(|store| {
+                store.introduce(1);
+                store.write("/local/domain/0/backend/vif/1/0/frontend", FRONTEND);
+                store.write("/local/domain/0/backend/vif/1/0/frontend-id", "1");
+                store.write("/local/domain/0/backend/vif/1/0/online", "1");
+                store.write("/local/domain/0/backend/vif/1/0/state", "1");
+                store.write(format!("{FRONTEND}/state").as_str(), "1");
+            })
+            .unwrap();
+        daemon.orphans_removed = true;
+        daemon.scan();
+        assert_eq!(watches(), before + 1, "its frontend's");
+        xenstored
+            .with(|store| store.rm("/local/domain/0/backend/vif/1/0"))
+            .unwrap();
+        let now = Instant::now();
+        let device = DevicePath::new(DomId::new(1).unwrap(), 0);
+        daemon.host.set_timer(now, Due::Resync(device));
+        daemon.host.set_timer(now + PATIENCE, Due::Look(device));
+        daemon.due(now);
+        daemon.store_events();
+        assert!(daemon.vifs.is_empty());
+        assert_eq!(watches(), before);
+        assert!(
+            daemon.host.timers.is_empty(),
+            "the next device would have them"
+        );
+    });
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const FRONTEND: &str = "/local/domain/1/device/vif/0";

@@ -19,3 +19,17 @@ pub(super) enum Due {
     /// Look at a script that the daemon runs: its time may be over.
     Script(DevicePath),
 }
+
+impl Due {
+    /// Whose it is.
+    pub(super) fn device(self) -> DevicePath {
+        match self {
+            Self::HotplugWait(device)
+            | Self::Show(device)
+            | Self::Netif(device)
+            | Self::Look(device)
+            | Self::Resync(device)
+            | Self::Script(device) => device,
+        }
+    }
+}

@@ -192,7 +192,7 @@ impl GuestTx {
             }
             let rest = slots.get(progress.slot..taken).unwrap_or_default();
             let mut packet = netif::next_packet(rest, &self.limits)?;
-            let size = packet.size as usize;
+            let size = packet.copied() as usize;
             // Of no concern to a frame within one page.
             let head = match size > PAGE_SIZE {
                 true => head_of(packet.fragments(rest).map(|fragment| fragment.len)),

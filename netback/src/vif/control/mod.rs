@@ -183,7 +183,7 @@ impl Endpoint {
     /// Signals may have been lost: the ring's port counts as masked.
     pub fn events_lost(&mut self) {
         if let Some(ring) = &mut self.ring {
-            ring.event();
+            ring.event_lost();
         }
     }
 

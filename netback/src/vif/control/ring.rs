@@ -133,10 +133,16 @@ impl ControlRing {
         self.due = true;
     }
 
+    /// Its port has signalled.
     pub(super) fn event(&mut self) {
+        self.event_lost();
+        self.storm.event();
+    }
+
+    /// Its port may have signalled: that is nothing to hold against the guest.
+    pub(super) fn event_lost(&mut self) {
         self.masked = true;
         self.due = true;
-        self.storm.event();
     }
 
     pub(super) fn outcome(&mut self, outcome: Outcome, pages: usize) {

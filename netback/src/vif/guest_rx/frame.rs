@@ -95,9 +95,7 @@ impl GuestRx {
     /// Keeps a frame until the guest has posted `slots` buffers. The only copy that is made
     /// beside the way, and only for a guest that is short of buffers.
     pub(super) fn hold(&mut self, batch: &CopyBatch, frame: &Range<usize>, slots: u32) {
-        self.held.clear();
-        self.held
-            .extend_from_slice(batch.bytes(frame.start - VNET_HDR_LEN..frame.end));
+        self.held = batch.bytes(frame.start - VNET_HDR_LEN..frame.end).to_vec();
         self.wanted = slots;
     }
 
@@ -106,9 +104,9 @@ impl GuestRx {
         counters.dropped(reason);
     }
 
-    /// The held frame goes its way.
+    /// The held frame goes its way, and its memory, too: most queue pairs never hold another.
     pub(super) fn release(&mut self) {
-        self.held.clear();
+        self.held = Vec::new();
         self.wanted = 1;
         self.shortage.release();
     }

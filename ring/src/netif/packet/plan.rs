@@ -45,10 +45,21 @@ impl TxPacket {
         }
     }
 
-    /// Packets that the host makes of it: its segments, counted as if all of it were payload.
+    /// Bytes that are to be copied: those of its fragments. A packet that is not delivered has none, whatever it says.
+    #[must_use]
+    pub const fn copied(&self) -> u32 {
+        match self.verdict {
+            Verdict::Deliver => self.size,
+            Verdict::Drop(_) | Verdict::Multicast(_) => 0,
+        }
+    }
+
+    /// Packets that the host makes of it: its segments, counted as if all of it were payload; 1 for a packet that is not
+    /// delivered.
     #[must_use]
     pub fn segments(&self) -> u32 {
-        self.gso.map_or(1, |gso| gso.segments(self.size))
+        let cut = self.gso.filter(|_| self.verdict == Verdict::Deliver);
+        cut.map_or(1, |gso| gso.segments(self.size))
     }
 
     /// The pieces to copy, in the order of the packet's bytes. None is empty, none crosses its

@@ -411,6 +411,7 @@ fn a_packet_has_a_bounded_number_of_segments() {
     );
     let more = packet(65_535, 63);
     assert_eq!(more.verdict, Verdict::Drop(DropReason::GsoTooSmall));
+    assert_eq!((more.segments(), more.copied()), (1, 0));
     assert_eq!(packet(5_000, 8).verdict, Verdict::Deliver);
 }
 

@@ -44,6 +44,18 @@ fn a_turn_ends_after_some_segments() {
     assert_eq!(turns, [(2, Turn::Again), (1, Turn::Dry)]);
 }
 
+/// Nobody cuts what is refused, and nobody has to wait for that.
+#[test]
+fn what_is_refused_is_no_work_but_for_its_slots() {
+    let mut rig = Rig::new();
+    for _ in 0..3 {
+        send_large(&mut rig, 48);
+    }
+    let turn = rig.turn();
+    assert_eq!((turn.delivered, turn.next), (0, Turn::Dry));
+    assert_eq!(turn.work, 3 * 17, "{turn:?}");
+}
+
 /// One page that is to be cut into 500 keeps the others waiting for as long as a ring full of frames, or for longer.
 #[test]
 fn segments_count_as_work() {

@@ -17,10 +17,7 @@ use crate::ids::{DomId, GrantRef, RemotePort};
 #[non_exhaustive]
 pub enum PeerFault {
     /// The indices of a ring that is being attached are further apart than the ring is long.
-    #[error(
-        "the shared ring cannot be attached: the frontend's req_prod {req_prod} is not within \
-         {slots} of rsp_prod {rsp_prod}"
-    )]
+    #[error("the frontend's req_prod {req_prod} is not within {slots} of rsp_prod {rsp_prod}")]
     AttachOverflow {
         /// The frontend's producer index.
         req_prod: u32,

@@ -78,7 +78,7 @@ const fn extra(kind: u8, flags: u8) -> FrontExtra {
 
 #[test]
 fn more_requests_than_slots() {
-    fatal("req_prod", |queue| {
+    fatal("tx ring: the frontend set req_prod", |queue| {
         let next = queue.ring().next_index();
         queue.ring().lie_req_prod(next.wrapping_add(300));
     });
@@ -86,7 +86,7 @@ fn more_requests_than_slots() {
 
 #[test]
 fn requests_taken_back() {
-    fatal("req_prod", |queue| {
+    fatal("tx ring: the frontend set req_prod", |queue| {
         let next = queue.ring().next_index();
         queue.ring().lie_req_prod(next.wrapping_sub(1));
     });
@@ -241,7 +241,7 @@ fn an_rx_ring_that_overflows() {
     let next = ring.next_index();
     ring.lie_req_prod(next.wrapping_add(1_000));
     netfront.kick();
-    hood.assert_closed(&vif, "req_prod");
+    hood.assert_closed(&vif, "rx ring: the frontend set req_prod");
     hood.finish_raw(&vif, netfront);
 }
 

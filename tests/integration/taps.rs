@@ -119,6 +119,8 @@ fn held() -> (World, TestGuest, Tap) {
     let tap = Tap::create("vif1.0", &TapOptions::default()).unwrap();
     world.machine.start_daemon().unwrap();
     world.wait_status(&guest.vif, "creating");
+    let reason = world.vif_status(&guest.vif).unwrap().reason.unwrap();
+    assert!(reason.contains("another process holds the tap"), "{reason}");
     (world, guest, tap)
 }
 

@@ -10,6 +10,7 @@
 //! | `connect` | a connection's beginning and end |
 //! | `connection` | one connection's queue pairs, taken as one |
 //! | `perform` | what each of the machine's actions means |
+//! | `netif` | the tap: made, found, waited for, removed |
 //! | `script` | the vif script, when the daemon runs it |
 //! | `host` | what the devices share |
 //! | `limits` | rates |

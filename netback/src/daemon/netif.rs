@@ -91,6 +91,11 @@ impl Vif {
         !left.is_zero()
     }
 
+    /// Another process has its tap, and it is still waited for.
+    pub(super) fn is_tap_held(&self) -> bool {
+        self.tap_held_until.is_some() && matches!(self.machine.phase(), Phase::Creating(_))
+    }
+
     /// Another look at a tap that somebody held.
     pub(super) fn look_at_tap(&mut self, host: &mut Host) {
         if self.tap.is_none() && matches!(self.machine.phase(), Phase::Creating(_)) {

@@ -20,6 +20,8 @@ use crate::vif::feature::Feature;
 use crate::vif::{DirectionCounters, QueueCounters, Rate};
 use crate::worker::WorkerId;
 
+/// Said of a vif while that is so.
+const TAP_HELD: &str = "another process holds the tap: it is waited for, for a few seconds";
 /// Said of a vif until what was refused is done.
 const STORE_REFUSES: &str = "xenstored refuses what netback asks for (the log says what; a driver domain has quotas for nodes and watches): it is tried again every few seconds";
 
@@ -89,7 +91,8 @@ fn vif_status(vif: &Vif) -> VifStatus {
 /// The last error, or else what the device waits for, or what ails the guest.
 fn reason(vif: &Vif) -> Option<String> {
     let refused = vif.resync_due.then_some(STORE_REFUSES);
-    let waits = vif.machine.phase().reason();
+    let held = vif.is_tap_held().then_some(TAP_HELD);
+    let waits = held.or_else(|| vif.machine.phase().reason());
     let stalled = vif.is_stalled().then_some(stall::STALLED);
     let reason = vif.error().or(refused).or(waits).or(stalled);
     reason.map(str::to_owned).or_else(|| fewer_queues(vif))

@@ -13,6 +13,7 @@ use xen_ring::{
     BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, PeerFault, RemotePort, SysError,
 };
 
+use super::fault::Ring;
 use super::negotiate::{Channels, QueueKeys};
 
 /// Why a queue pair could not be connected.
@@ -30,8 +31,8 @@ pub enum ConnectError {
     /// The ring's indices make no sense.
     #[error("the {ring} ring cannot be attached: {source}")]
     Ring {
-        /// "tx", "rx" or "control".
-        ring: &'static str,
+        /// Which.
+        ring: Ring,
         /// What is wrong.
         source: PeerFault,
     },
@@ -49,14 +50,14 @@ pub(super) fn rings(
     hashes: bool,
     grants: &impl Grants,
 ) -> Result<(BackRing<TxRing>, BackRing<RxRing>), ConnectError> {
-    let tx = map("tx", guest, keys.tx_ring, grants)?;
-    let rx = map("rx", guest, keys.rx_ring, grants)?;
+    let tx = map(Ring::Tx, guest, keys.tx_ring, grants)?;
+    let rx = map(Ring::Rx, guest, keys.rx_ring, grants)?;
     if !adopted {
-        let tx = BackRing::attach(tx).map_err(unfit("tx"))?;
-        return Ok((tx, BackRing::attach(rx).map_err(unfit("rx"))?));
+        let tx = BackRing::attach(tx).map_err(unfit(Ring::Tx))?;
+        return Ok((tx, BackRing::attach(rx).map_err(unfit(Ring::Rx))?));
     }
-    let (tx, tx_slots) = BackRing::<TxRing>::take_over(tx).map_err(unfit("tx"))?;
-    let (rx, rx_slots) = BackRing::<RxRing>::take_over(rx, hashes).map_err(unfit("rx"))?;
+    let (tx, tx_slots) = BackRing::<TxRing>::take_over(tx).map_err(unfit(Ring::Tx))?;
+    let (rx, rx_slots) = BackRing::<RxRing>::take_over(rx, hashes).map_err(unfit(Ring::Rx))?;
     if tx_slots + rx_slots > 0 {
         tracing::info!(domid = %guest, tx_slots, rx_slots, "answers that the former daemon had not published are given now");
     }
@@ -69,8 +70,8 @@ pub(super) fn control(
     gref: GrantRef,
     grants: &impl Grants,
 ) -> Result<BackRing<CtrlRing>, ConnectError> {
-    let page = map("control", guest, gref, grants)?;
-    BackRing::attach(page).map_err(unfit("control"))
+    let page = map(Ring::Control, guest, gref, grants)?;
+    BackRing::attach(page).map_err(unfit(Ring::Control))
 }
 
 /// The event channels of both rings: one, or one for each.
@@ -123,7 +124,7 @@ impl Ports {
 
 /// Maps a ring's page.
 fn map(
-    ring: &'static str,
+    ring: Ring,
     guest: DomId,
     gref: GrantRef,
     grants: &impl Grants,
@@ -137,7 +138,7 @@ fn map(
 }
 
 /// What is in the page is no ring.
-fn unfit(ring: &'static str) -> impl FnOnce(PeerFault) -> ConnectError {
+fn unfit(ring: Ring) -> impl FnOnce(PeerFault) -> ConnectError {
     move |source| ConnectError::Ring { ring, source }
 }
 

@@ -99,7 +99,7 @@ pub enum DropReason {
     Malformed,
     /// tx: more slots than a packet may have, fewer than are an attack.
     TooManySlots,
-    /// tx: an offload that this vif did not negotiate, or whose fields make no sense.
+    /// tx: an offload that was not offered, or whose fields make no sense.
     BadOffload,
     /// tx: the checksum was left blank in a frame whose headers do not say where it belongs.
     NoChecksumPlace,

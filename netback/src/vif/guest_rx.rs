@@ -6,7 +6,8 @@
 //! that the guest cannot take whole is cut into those ([`cut`](super::cut)). A frame that needs more
 //! buffers than are posted is held until they are, for a second at most; what comes after it stays
 //! in the tap, whose queue is bounded (`tap.txqueuelen`) and drops at its end. What is beyond the vif's
-//! rate stays there too. How long all this goes on for a guest that posts too few buffers is
+//! rate stays there too. Where a frame comes from and whether the guest can take it is in `frame`; what becomes of
+//! one that posts no buffers in `starved`. How long all this goes on for a guest that posts too few buffers is
 //! decided in [`shortage`](super::shortage). A buffer whose page stays mapped (a static grant) is
 //! written to while it is planned, and costs no grant copy.
 
@@ -29,7 +30,7 @@ use super::control::hash::Hasher;
 use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
 use super::cut::Cut;
-use super::fault::Fault;
+use super::fault::{Fault, Ring};
 use super::feature::{Feature, Features};
 use super::headroom::Headroom;
 use super::live::Live;
@@ -179,7 +180,7 @@ impl GuestRx {
             Ended::NoFrames => {}
             Ended::Full => turn.more = true,
             Ended::Blocked(until) => turn.due = Some(until),
-            Ended::NoBuffers if self.ring.arm_for(self.wanted)? => turn.more = true,
+            Ended::NoBuffers if self.arm_for(self.wanted)? => turn.more = true,
             Ended::NoBuffers => {
                 turn.listens = true;
                 match self.shortage.verdict(bench.now()) {
@@ -212,7 +213,7 @@ impl GuestRx {
         rx_burst.clear();
         rx_taken.clear();
         let mut cursor = Cursor::new(batch);
-        let mut buffers = self.ring.unconsumed()?;
+        let mut buffers = self.ring.unconsumed().map_err(Ring::Rx.fault())?;
         for _ in 0..BURST_FRAMES {
             if buffers < self.wanted {
                 // A guest that never posts as many must not lose everything for one frame.
@@ -335,6 +336,11 @@ impl GuestRx {
             }
         }
         Ok(())
+    }
+
+    /// Has the guest signal when it posts buffers. `true` if so many are there already.
+    fn arm_for(&mut self, wanted: u32) -> Result<bool, Fault> {
+        self.ring.arm_for(wanted).map_err(Ring::Rx.fault())
     }
 
     /// A buffer that was counted before it is taken.

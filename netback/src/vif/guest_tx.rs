@@ -4,8 +4,8 @@
 //! A turn takes what the guest has published (a ring's worth at most), copies each slot once,
 //! and works through it in bursts of four steps: plan from the private copies, copy all frames
 //! with one ioctl, answer every slot in ring order, write the frames to the tap. The slots are
-//! answered before the tap is touched, so the guest never waits for the host's network; every
-//! slot of a planned packet is answered, whatever becomes of the packet. Datagrams in a row go to
+//! answered before the tap is touched, so a guest that looks goes on meanwhile; one that sleeps is
+//! signalled after the turn. Every slot of a planned packet is answered, whatever becomes of the packet. Datagrams in a row go to
 //! the tap as one frame ([`train`](super::train)). After some frames or segments the turn ends, and
 //! what is left is taken again in the next. What is beyond the vif's rate stays in the ring, and
 //! the guest waits. A slot whose page stays mapped (a static grant) is read while it is planned,
@@ -20,12 +20,12 @@ use hotplug::Tap;
 use nix::errno::Errno;
 use xen_ring::layout::TX_SLOTS;
 use xen_ring::netif::{self, Fragment, Status, TxLimits, TxPacket, TxRing, TxSlot, Verdict};
-use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE, PeerFault, StaticPage};
+use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE, StaticPage};
 
 use super::bucket::{Bucket, Meter};
 use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
-use super::fault::Fault;
+use super::fault::{Fault, Ring};
 use super::live::Live;
 use super::offload::header_for_tap;
 use super::train::{Write, Writes};
@@ -126,10 +126,12 @@ impl GuestTx {
         let meter = rate.meter(|| bench.now());
         let mut turn = TxTurn::default();
         if let Some(until) = meter.blocked_until() {
-            turn.blocked_until = (self.ring.unconsumed()? > 0).then_some(until);
+            let waiting = self.ring.unconsumed().map_err(Ring::Tx.fault())?;
+            turn.blocked_until = (waiting > 0).then_some(until);
             return Ok(turn);
         }
-        let taken = self.ring.take_into(&mut bench.slots)?;
+        let taken = self.ring.take_into(&mut bench.slots);
+        let taken = taken.map_err(Ring::Tx.fault())?;
         let mut progress = Progress::default();
         while progress.slot < taken {
             let planned = self.plan(bench, taken, &mut progress, statics, meter);
@@ -160,8 +162,8 @@ impl GuestTx {
     }
 
     /// Arms the ring's event. `true` if the guest has published more meanwhile.
-    pub(super) fn arm(&mut self) -> Result<bool, PeerFault> {
-        let more = self.ring.arm()?;
+    pub(super) fn arm(&mut self) -> Result<bool, Fault> {
+        let more = self.ring.arm().map_err(Ring::Tx.fault())?;
         self.armed = !more;
         Ok(more)
     }
@@ -191,7 +193,8 @@ impl GuestTx {
                 return Ok(Ended::Blocked(until));
             }
             let rest = slots.get(progress.slot..taken).unwrap_or_default();
-            let mut packet = netif::next_packet(rest, &self.limits)?;
+            let packet = netif::next_packet(rest, &self.limits);
+            let mut packet = packet.map_err(Ring::Tx.fault())?;
             let size = packet.copied() as usize;
             // Of no concern to a frame within one page.
             let head = match size > PAGE_SIZE {

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hotplug::Tap;
 use mio::unix::SourceFd;
@@ -20,6 +20,7 @@ use xen_ring::{EventChannels, Hypervisor, LocalPort, SysError};
 use super::line::Line;
 use super::patience::Patience;
 use super::{Command, ConnectRequest, Mailbox, QueueId, Report, WAKER, What};
+use crate::logging::{RateLimited, if_any};
 use crate::timers::Timers;
 use crate::vif::{ConnectError, Fault, QueuePair, Turn, Turned, Workbench};
 
@@ -49,6 +50,8 @@ pub(super) struct Worker<H: Hypervisor> {
     pub(super) untold: Option<usize>,
     pub(super) timers: Timers<usize>,
     pending: Vec<LocalPort>,
+    /// Guests can have a device looked at that cannot be read as often as they like.
+    lost_limit: RateLimited,
 }
 
 /// A queue pair and its place in the round.
@@ -87,6 +90,7 @@ impl<H: Hypervisor> Worker<H> {
             untold: None,
             timers: Timers::default(),
             pending: Vec::new(),
+            lost_limit: RateLimited::new(3, Duration::from_secs(10)),
         })
     }
 
@@ -188,7 +192,9 @@ impl<H: Hypervisor> Worker<H> {
 
     /// The device cannot be read: any guest may have signalled, so all are looked at.
     fn events_lost(&mut self, error: &SysError) {
-        tracing::warn!(%error, "events were lost; every ring is looked at");
+        if let Some(suppressed) = self.lost_limit.allow(Instant::now()) {
+            tracing::warn!(%error, suppressed = if_any(suppressed), "events were lost; every ring is looked at");
+        }
         let keys: Vec<usize> = self.queues.iter().map(|(key, _)| key).collect();
         for key in keys {
             if let Some(served) = self.queues.get_mut(key) {

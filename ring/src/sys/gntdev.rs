@@ -25,7 +25,7 @@ use crate::page::{Access, SharedPage, StaticPage};
 const DEVICE: &str = "/dev/xen/gntdev";
 
 /// How often, and how far apart, a mapping is tried again while the guest's page is paged out.
-/// Together 50 ms: no guest may hold a worker thread for longer.
+/// Together 50 ms for a page: a guest may hold a worker thread for so long with each ring that it connects.
 const MAP_ATTEMPTS: u32 = 50;
 const MAP_PAUSE: Duration = Duration::from_millis(1);
 

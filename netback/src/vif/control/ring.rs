@@ -21,7 +21,7 @@ use super::pace::Pace;
 use super::steer::Steer;
 use super::{Directive, Peer, View};
 use crate::vif::connect::RingRequest;
-use crate::vif::fault::Fault;
+use crate::vif::fault::{Fault, Ring};
 use crate::vif::signal;
 use crate::vif::storm::Storm;
 use crate::vif::workbench::Workbench;
@@ -173,7 +173,7 @@ impl ControlRing {
         }
         let mut answers = ArrayVec::<_, { 1 + REQUESTS_PER_TURN }>::new();
         answers.extend(self.settle(bench)?);
-        self.ring.unconsumed()?;
+        self.ring.unconsumed().map_err(Ring::Control.fault())?;
         for _ in 0..REQUESTS_PER_TURN {
             if self.pending.is_some() {
                 break;
@@ -192,7 +192,7 @@ impl ControlRing {
         self.announce(tap);
         self.answer(&answers, channels)?;
         if self.pending.is_none() {
-            self.due = self.ring.arm()?;
+            self.due = self.ring.arm().map_err(Ring::Control.fault())?;
             if !self.due {
                 if !founded && self.masked {
                     self.rests_until = self.storm.masks_until(|| bench.now());

@@ -68,7 +68,7 @@ impl GuestRx {
             moved: self.ring.is_stirring(),
             ..RxTurn::default()
         };
-        if self.ring.arm_for(needed)? {
+        if self.arm_for(needed)? {
             self.shortage.ease();
             turn.more = true;
             turn.flow = Some(Flow::Resumed);

@@ -5,8 +5,8 @@
 //! A row says how the feature is offered, how a frontend asks for it, what it stands on, and how
 //! `netback status` calls it. The daemon's advertising, [`negotiate`](mod@super::negotiate) and the
 //! status go through the table. What comes with a page or a number is read where these are parsed,
-//! and its row names the place. The packet path asks with [`Features::has`]. Keys and their
-//! meanings: Xen's `netif.h`; Linux's for `xdp-headroom`.
+//! and its row names the place. The packet path asks with [`Features::has`], but for what is [asked for live](Asked::Live):
+//! [`Live`](super::live::Live) knows of that. Keys and their meanings: Xen's `netif.h`; Linux's for `xdp-headroom`.
 
 use std::fmt;
 

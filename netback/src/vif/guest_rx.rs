@@ -38,7 +38,7 @@ use super::offload::describe_for_guest;
 use super::shortage::{Patience, Shortage, Verdict};
 use super::workbench::{BURST_FRAMES, Cursor, PlannedRx, Taken, Workbench};
 
-use frame::{Accepted, Read};
+use frame::{Accepted, Held, Read};
 pub use starved::Flow;
 
 /// Data slots that every frontend accepts for one frame (netif.h, `XEN_NETIF_NR_SLOTS_MIN`).
@@ -55,13 +55,11 @@ pub(super) struct GuestRx {
     live: Arc<Live>,
     /// As it was when the present turn began.
     headroom: Headroom,
-    /// A frame behind its header that waits for buffers; empty if there is none.
-    held: Vec<u8>,
+    /// A frame that waits for buffers.
+    held: Option<Held>,
     /// A frame that stands for several, of which some have gone.
     segments: Option<Cut>,
     shortage: Shortage,
-    /// Buffers that the next frame needs: what the held one does, else 1.
-    wanted: u32,
     /// The tap has not been found empty since it last became readable.
     tap_readable: bool,
     /// The last frame took several pages, so the next may too.
@@ -116,10 +114,9 @@ impl GuestRx {
             hasher: None,
             live,
             headroom: Headroom::NONE,
-            held: Vec::new(),
+            held: None,
             segments: None,
             shortage: Shortage::new(Patience::new(features.has(Feature::RxNotify), stall)),
-            wanted: 1,
             // Frames may have been waiting in the tap since before anybody watched it.
             tap_readable: true,
             expect_large: false,
@@ -180,10 +177,11 @@ impl GuestRx {
             Ended::NoFrames => {}
             Ended::Full => turn.more = true,
             Ended::Blocked(until) => turn.due = Some(until),
-            Ended::NoBuffers if self.arm_for(self.wanted)? => turn.more = true,
+            Ended::NoBuffers if self.arm_for(self.wanted())? => turn.more = true,
             Ended::NoBuffers => {
                 turn.listens = true;
-                match self.shortage.verdict(bench.now()) {
+                let held = self.held.as_ref().map(|held| held.since);
+                match self.shortage.verdict(bench.now(), held) {
                     Verdict::Wait(until) => turn.due = until,
                     Verdict::GiveUp(how) => self.give_up(how, bench, tap, counters, &mut turn)?,
                 }
@@ -215,12 +213,14 @@ impl GuestRx {
         let mut cursor = Cursor::new(batch);
         let mut buffers = self.ring.unconsumed().map_err(Ring::Rx.fault())?;
         for _ in 0..BURST_FRAMES {
-            if buffers < self.wanted {
-                // A guest that never posts as many must not lose everything for one frame.
-                if self.held.is_empty() || !self.shortage.is_held_too_long(clock.now()) {
+            if buffers < self.wanted() {
+                let shortage = &self.shortage;
+                let is_over = |held: &mut Held| shortage.held_until(held.since) <= clock.now();
+                if self.held.take_if(is_over).is_none() {
                     return Ok(Ended::NoBuffers);
                 }
-                self.drop_held(DropReason::NoBuffers, counters);
+                // A guest that never posts as many must not lose everything for one frame.
+                counters.dropped(DropReason::NoBuffers);
                 continue;
             }
             // Second, so that a guest that is held up by its rate does not count as short.
@@ -256,16 +256,12 @@ impl GuestRx {
                 }
                 Err(reason) => {
                     counters.dropped(reason);
+                    cursor.shrink(room.start);
                     continue;
                 }
             };
-            if self.live.multicast.blocks(batch.bytes(frame.clone())) {
-                counters.dropped(DropReason::NotInMulticastList);
-                continue;
-            }
             if slots > buffers {
-                self.hold(batch, &frame, slots);
-                self.shortage.hold(clock.now());
+                self.hold(batch, &frame, slots, clock.now());
                 return Ok(Ended::NoBuffers);
             }
             let bytes = batch.bytes_mut(frame.clone());
@@ -273,6 +269,7 @@ impl GuestRx {
                 Ok(description) => description,
                 Err(reason) => {
                     counters.dropped(reason);
+                    cursor.shrink(room.start);
                     continue;
                 }
             };

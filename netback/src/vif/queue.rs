@@ -183,10 +183,14 @@ impl QueuePair {
         let control = self.control.rests_until();
         let due = [tx.blocked_until, rx.due, masked_until, control];
         let due = due.into_iter().flatten().min();
+        let mut more = self.control.is_due() || tx.more || rx.more;
+        if !more && due.is_some() && tx.blocked_until.is_none() {
+            // Who waits for a moment waits for a signal, too. (A guest that waits for credit is not to signal what it
+            // adds to the queue meanwhile.)
+            more = self.tx.arm()?;
+        }
         let next = match due {
-            _ if self.control.is_due() || tx.more || rx.more => Turn::Again,
-            // A guest that waits for credit is not to signal what it adds to the queue meanwhile.
-            Some(_) if tx.blocked_until.is_none() && self.tx.arm()? => Turn::Again,
+            _ if more => Turn::Again,
             Some(due) => {
                 self.unmask(channels);
                 Turn::Wait(due)

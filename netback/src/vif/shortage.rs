@@ -53,8 +53,6 @@ pub(super) enum Verdict {
 pub(super) struct Shortage {
     patience: Patience,
     state: State,
-    /// Since when the present frame is held.
-    held: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,24 +90,12 @@ impl Shortage {
         Self {
             patience,
             state: State::None,
-            held: None,
         }
     }
 
-    /// A frame is held from now on.
-    pub(super) fn hold(&mut self, now: Instant) {
-        self.held = Some(now);
-    }
-
-    /// The held frame has gone, wherever to.
-    pub(super) fn release(&mut self) {
-        self.held = None;
-    }
-
-    /// Whether the held frame, if there is one, has had its time.
-    pub(super) fn is_held_too_long(&self, now: Instant) -> bool {
-        self.held
-            .is_some_and(|since| now >= since + self.patience.hold)
+    /// Until when a frame is held for buffers that has been `since` then.
+    pub(super) fn held_until(&self, since: Instant) -> Instant {
+        since + self.patience.hold
     }
 
     /// A frame has got through, or none waits.
@@ -117,8 +103,8 @@ impl Shortage {
         self.state = State::None;
     }
 
-    /// Fewer buffers are posted than the next frame needs, if there is one.
-    pub(super) fn verdict(&mut self, now: Instant) -> Verdict {
+    /// Fewer buffers are posted than the next frame needs, if there is one. `held` is since when one is held.
+    pub(super) fn verdict(&mut self, now: Instant, held: Option<Instant>) -> Verdict {
         let since = match self.state {
             State::Short(since) => since,
             State::None | State::Stalled(_) => {
@@ -130,7 +116,7 @@ impl Shortage {
         if end.is_some_and(|end| now >= end) {
             return Verdict::GiveUp(self.patience.then);
         }
-        let hold = self.held.map(|since| since + self.patience.hold);
+        let hold = held.map(|since| self.held_until(since));
         Verdict::Wait([end, hold].into_iter().flatten().min())
     }
 
@@ -167,16 +153,19 @@ mod tests {
     fn a_guest_that_takes_nothing_has_stalled_when_the_time_is_over() {
         let start = Instant::now();
         let mut shortage = signals();
-        assert_eq!(shortage.verdict(start), Verdict::Wait(Some(start + STALL)));
+        assert_eq!(
+            shortage.verdict(start, None),
+            Verdict::Wait(Some(start + STALL))
+        );
         // Looking more often changes nothing.
         for passed in 1..10 {
             assert_eq!(
-                shortage.verdict(start + secs(passed)),
+                shortage.verdict(start + secs(passed), None),
                 Verdict::Wait(Some(start + STALL))
             );
         }
         assert_eq!(
-            shortage.verdict(start + STALL),
+            shortage.verdict(start + STALL, None),
             Verdict::GiveUp(GiveUp::Stall)
         );
         assert_eq!(shortage.stalled(), None, "only if a frame waits");
@@ -193,7 +182,10 @@ mod tests {
         let mut shortage = signals();
         for round in 0..1_000 {
             let now = start + secs(9 * round);
-            assert_eq!(shortage.verdict(now), Verdict::Wait(Some(now + STALL)));
+            assert_eq!(
+                shortage.verdict(now, None),
+                Verdict::Wait(Some(now + STALL))
+            );
             shortage.ease();
         }
     }
@@ -206,16 +198,13 @@ mod tests {
         let mut shortage = signals();
         for passed in 0..10 {
             let now = start + secs(passed);
-            shortage.hold(now);
-            assert!(!shortage.is_held_too_long(now));
-            let look_again = now + HOLD;
-            assert_eq!(shortage.verdict(now), Verdict::Wait(Some(look_again)));
-            assert!(shortage.is_held_too_long(look_again));
-            shortage.release();
-            assert!(!shortage.is_held_too_long(look_again));
+            let look_again = shortage.held_until(now);
+            assert_eq!(look_again, now + HOLD);
+            let verdict = shortage.verdict(now, Some(now));
+            assert_eq!(verdict, Verdict::Wait(Some(look_again)));
         }
         assert_eq!(
-            shortage.verdict(start + STALL),
+            shortage.verdict(start + STALL, None),
             Verdict::GiveUp(GiveUp::Stall)
         );
     }
@@ -224,8 +213,11 @@ mod tests {
     fn without_a_limit_nothing_stalls() {
         let start = Instant::now();
         let mut shortage = Shortage::new(Patience::new(true, None));
-        assert_eq!(shortage.verdict(start), Verdict::Wait(None));
-        assert_eq!(shortage.verdict(start + secs(1 << 20)), Verdict::Wait(None));
+        assert_eq!(shortage.verdict(start, None), Verdict::Wait(None));
+        assert_eq!(
+            shortage.verdict(start + secs(1 << 20), None),
+            Verdict::Wait(None)
+        );
     }
 
     #[test]
@@ -234,11 +226,11 @@ mod tests {
         for stall in [None, Some(STALL)] {
             let mut shortage = Shortage::new(Patience::new(false, stall));
             let soon = start + SILENT_HOLD;
-            assert_eq!(shortage.verdict(start), Verdict::Wait(Some(soon)));
-            assert_eq!(shortage.verdict(soon), Verdict::GiveUp(GiveUp::Drain));
+            assert_eq!(shortage.verdict(start, None), Verdict::Wait(Some(soon)));
+            assert_eq!(shortage.verdict(soon, None), Verdict::GiveUp(GiveUp::Drain));
             shortage.ease();
             assert_eq!(
-                shortage.verdict(soon),
+                shortage.verdict(soon, None),
                 Verdict::Wait(Some(soon + SILENT_HOLD))
             );
         }

@@ -4,6 +4,7 @@
 //! burst is planned (`guest_rx`).
 
 use std::ops::Range;
+use std::time::Instant;
 
 use hotplug::Tap;
 use hotplug::tap::is_gone;
@@ -30,6 +31,16 @@ pub(super) enum Read {
     Empty,
 }
 
+/// A frame that waits for buffers.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The frame behind its header.
+    bytes: Vec<u8>,
+    /// Buffers that it needs.
+    pub(super) slots: u32,
+    pub(super) since: Instant,
+}
+
 /// A frame that the guest can take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Accepted {
@@ -43,7 +54,12 @@ pub(super) struct Accepted {
 impl GuestRx {
     /// Whether there are frames that have been read from the tap.
     pub(super) fn has_frames(&self) -> bool {
-        !self.held.is_empty() || self.segments.is_some()
+        self.held.is_some() || self.segments.is_some()
+    }
+
+    /// Buffers that the next frame needs: what the held one does, else 1.
+    pub(super) fn wanted(&self) -> u32 {
+        self.held.as_ref().map_or(1, |held| held.slots)
     }
 
     /// The held frame, a segment, or a frame from the tap, put behind its header where `room` begins.
@@ -54,13 +70,10 @@ impl GuestRx {
         tap: &Tap,
     ) -> Result<Read, Fault> {
         let start = room.start - VNET_HDR_LEN;
-        if !self.held.is_empty() {
-            let len = self.held.len();
-            batch
-                .bytes_mut(start..start + len)
-                .copy_from_slice(&self.held);
-            self.release();
-            return Ok(Read::Frame(len - VNET_HDR_LEN));
+        if let Some(Held { bytes, .. }) = self.held.take() {
+            let room = batch.bytes_mut(start..start + bytes.len());
+            room.copy_from_slice(&bytes);
+            return Ok(Read::Frame(bytes.len() - VNET_HDR_LEN));
         }
         if let Some(segments) = &mut self.segments {
             let segment = segments.next(batch.bytes_mut(start..room.end));
@@ -94,21 +107,18 @@ impl GuestRx {
 
     /// Keeps a frame until the guest has posted `slots` buffers. The only copy that is made
     /// beside the way, and only for a guest that is short of buffers.
-    pub(super) fn hold(&mut self, batch: &CopyBatch, frame: &Range<usize>, slots: u32) {
-        self.held = batch.bytes(frame.start - VNET_HDR_LEN..frame.end).to_vec();
-        self.wanted = slots;
-    }
-
-    pub(super) fn drop_held(&mut self, reason: DropReason, counters: &DirectionCounters) {
-        self.release();
-        counters.dropped(reason);
-    }
-
-    /// The held frame goes its way, and its memory, too: most queue pairs never hold another.
-    pub(super) fn release(&mut self) {
-        self.held = Vec::new();
-        self.wanted = 1;
-        self.shortage.release();
+    pub(super) fn hold(
+        &mut self,
+        batch: &CopyBatch,
+        frame: &Range<usize>,
+        slots: u32,
+        since: Instant,
+    ) {
+        self.held = Some(Held {
+            bytes: batch.bytes(frame.start - VNET_HDR_LEN..frame.end).to_vec(),
+            slots,
+            since,
+        });
     }
 
     /// Reads a frame behind its header.
@@ -133,8 +143,8 @@ impl GuestRx {
         }
     }
 
-    /// Judges a frame that has just been read behind its header: whether it has to be cut up, and
-    /// its size. Frontends count the slots with data; extra infos take slots, too, but are not
+    /// Judges a frame that has just been read behind its header: whether the guest wants it, whether it has to be
+    /// cut up, and its size. Frontends count the slots with data; extra infos take slots, too, but are not
     /// limited.
     pub(super) fn accept(
         &mut self,
@@ -149,6 +159,9 @@ impl GuestRx {
         // Before it is cut up: of one that was cut off nobody knows the end.
         if frame.len() > TAGGED_FRAME_MAX {
             return Err(DropReason::TooLarge);
+        }
+        if self.live.multicast.blocks(batch.bytes(frame.clone())) {
+            return Err(DropReason::NotInMulticastList);
         }
         // Before it waits for buffers that no segment of it needs.
         if !is_taken_whole(header, batch.bytes(frame.clone()), self.features_now()) {

@@ -89,9 +89,9 @@ impl GuestRx {
         counters: &DirectionCounters,
     ) -> Result<Drained, Fault> {
         let mut first_needed = None;
-        if !self.held.is_empty() {
-            first_needed = Some(self.wanted);
-            self.drop_held(reason, counters);
+        if let Some(held) = self.held.take() {
+            first_needed = Some(held.slots);
+            counters.dropped(reason);
         }
         if self.segments.is_some() {
             first_needed = first_needed.or(Some(1));
@@ -104,8 +104,9 @@ impl GuestRx {
                     Read::Frame(len) => {
                         let frame = room.start..room.start + len;
                         // One that is no frame needs no buffers, but the guest has to post some.
-                        let slots = self.accept(&bench.batch, &frame).map_or(1, |a| a.slots);
-                        first_needed = first_needed.or(Some(slots));
+                        first_needed.get_or_insert_with(|| {
+                            self.accept(&bench.batch, &frame).map_or(1, |a| a.slots)
+                        });
                         counters.dropped(reason);
                     }
                     Read::Refused => counters.dropped(DropReason::BadFromTap),

@@ -71,7 +71,7 @@ impl Vif {
             .ask(self.path, "read the queues offered", |client| {
                 device::optional(client, &offer)
             });
-        text.flatten()?.parse().ok().filter(|queues| *queues > 0)
+        offer_of(text.flatten())
     }
 
     /// The most queue pairs that a frontend can have from now on. A tap that a former daemon made
@@ -269,7 +269,8 @@ impl Vif {
         let offered = match offered {
             Err(error) if xenbus::is_disconnected(&error) => return Err(error),
             Err(error) => return Ok(Err(format!("the node {OFFER} cannot be read: {error}"))),
-            Ok(offered) => offered.and_then(|text| text.parse().ok()).unwrap_or(1),
+            // Nobody can have read more out of it.
+            Ok(offered) => offer_of(offered).unwrap_or(1),
         };
         let offered = offered.min(MAX_QUEUES);
         match negotiate(offered, |key| ahead.optional(&frontend.node(key))) {
@@ -313,6 +314,11 @@ impl Vif {
         let outcome = connection.leave();
         self.settle(outcome, host)
     }
+}
+
+/// The number of queues that our node [`OFFER`] offers.
+fn offer_of(node: Option<Box<str>>) -> Option<u16> {
+    node?.parse().ok().filter(|queues| *queues > 0)
 }
 
 /// What the tap may deliver at the moment. It has one switch for the checksums of both protocols;

@@ -48,6 +48,7 @@ impl Vif {
                 if let Some(rival) = &rival {
                     tracing::error!(vif = %name, domid = %self.path.dom, error = %rival, "another backend serves this device, too");
                 }
+                self.tap_held_until = None;
                 self.is_unplugged = tap.created() && self.was_plugged(host);
                 if self.is_unplugged {
                     tracing::warn!(vif = %name, "{UNPLUGGED}");

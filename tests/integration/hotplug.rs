@@ -13,7 +13,7 @@ use netback::demo::guest::netfront::Phase;
 use netback::demo::toolstack::VifSpec;
 use netback_tests::raw::linux;
 use netback_tests::world::{host_ip, until};
-use netback_tests::{World, host};
+use netback_tests::{TestGuest, World, host};
 use xenbus::Xs;
 
 #[test]
@@ -135,6 +135,17 @@ impl Script {
 
 fn daemon_runs_scripts(config: &mut Config) {
     config.hotplug.runner = Runner::Daemon;
+}
+
+/// A guest whose vif a script has plugged in that the daemon has run.
+fn plugged() -> (World, Script, TestGuest) {
+    let world = World::with(daemon_runs_scripts);
+    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
+    let vif = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
+    (world, script, guest)
 }
 
 fn with_script(world: &World, dom: u16, path: &Path) -> VifSpec {
@@ -298,12 +309,7 @@ fn scripts_that_cannot_be_run() {
 
 #[test]
 fn a_restarted_daemon_does_not_run_the_script_again() {
-    let mut world = World::with(daemon_runs_scripts);
-    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
-    let vif = with_script(&world, 1, &script.path);
-    script.wait_ended(1);
-    world.plug(&vif);
-    let guest = world.boot_connected(vif, linux());
+    let (mut world, script, guest) = plugged();
     world.restart_daemon();
     guest.exercise();
     assert_eq!(script.runs("online"), 1);
@@ -316,12 +322,7 @@ fn a_restarted_daemon_does_not_run_the_script_again() {
 /// What a former daemon has had plugged in is unplugged, also when this one never had the tap.
 #[test]
 fn a_device_that_goes_while_somebody_holds_its_tap_is_unplugged() {
-    let mut world = World::with(daemon_runs_scripts);
-    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
-    let vif = with_script(&world, 1, &script.path);
-    script.wait_ended(1);
-    world.plug(&vif);
-    let guest = world.boot_connected(vif, linux());
+    let (mut world, script, guest) = plugged();
     world.machine.stop_daemon().unwrap();
     let tap = Tap::create("vif1.0", &TapOptions::default()).unwrap();
     world.machine.start_daemon().unwrap();
@@ -337,12 +338,7 @@ fn a_device_that_goes_while_somebody_holds_its_tap_is_unplugged() {
 /// The tap went with whoever stopped the daemon: what was plugged in is not there any more.
 #[test]
 fn a_tap_that_is_made_anew_is_plugged_in_anew() {
-    let mut world = World::with(daemon_runs_scripts);
-    let script = Script::new(world.machine.dir(), "vif-test", "exit 0");
-    let vif = with_script(&world, 1, &script.path);
-    script.wait_ended(1);
-    world.plug(&vif);
-    let guest = world.boot_connected(vif, linux());
+    let (mut world, script, guest) = plugged();
     guest.exercise();
     world.machine.stop_daemon().unwrap();
     host::ip("link delete vif1.0");

@@ -329,9 +329,13 @@ impl Daemon {
             }
         }
         if !self.stop.is_stopped() && self.host.store.retry(now) {
+            // The watches went with the connection.
+            for vif in self.vifs.values_mut() {
+                vif.frontend_watched = false;
+            }
             self.scan();
             for path in self.vifs.keys().copied().collect::<Vec<_>>() {
-                self.with_vif(path, Vif::reconnected);
+                self.with_vif(path, Vif::resync);
             }
         }
     }

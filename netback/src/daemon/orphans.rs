@@ -56,19 +56,28 @@ pub(super) fn remove_taps(is_gone: impl Fn(DevicePath) -> bool) {
         }
     };
     for tap in names {
-        remove_tap_of(&is_gone, &tap, Tap::create);
+        // Another daemon, of another store, may serve it.
+        remove_tap_of(&is_gone, &tap, Tap::create, |_| {});
     }
 }
 
 /// Removes the tap that `device` would have had, if nobody holds it. Does not wait.
 pub(super) fn remove_tap(device: DevicePath, name: &str) {
-    remove_tap_of(|owner| owner == device, name, Tap::try_create);
+    remove_tap_of(
+        |owner| owner == device,
+        name,
+        Tap::try_create,
+        |error| {
+            tracing::warn!(tap = name, %device, %error, "the tap of a device that is gone stays until a daemon starts anew");
+        },
+    );
 }
 
 fn remove_tap_of(
     is_gone: impl Fn(DevicePath) -> bool,
     tap: &str,
     open: fn(&str, &TapOptions) -> Result<Tap, TapError>,
+    busy: impl FnOnce(&TapError),
 ) {
     let device = match link::describe(tap) {
         Ok(interface) => owner(&interface).filter(|device| is_gone(*device)),
@@ -84,6 +93,7 @@ fn remove_tap_of(
         Ok(()) => tracing::info!(%tap, %device, "removed the tap of a device that is gone"),
         // It looked like one of ours.
         Err(TapError::NotOurs(_)) => {}
+        Err(error @ TapError::Busy(_)) => busy(&error),
         Err(error) => tracing::warn!(%tap, %device, %error, "a tap of a device that is gone stays"),
     }
 }

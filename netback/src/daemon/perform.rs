@@ -193,12 +193,6 @@ impl Vif {
         }
     }
 
-    /// After the connection to the store was lost, and its watches with it.
-    pub(super) fn reconnected(&mut self, host: &mut Host) {
-        self.frontend_watched = false;
-        self.resync(host);
-    }
-
     /// After the store has refused something, or was gone: does again what may not have reached it, and
     /// looks again at what may have changed.
     pub(super) fn resync(&mut self, host: &mut Host) {

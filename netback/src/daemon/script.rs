@@ -117,7 +117,7 @@ impl Vif {
         matches!(self.script, Script::Online { .. } | Script::Offline(_))
     }
 
-    /// Runs `offline` if `online` was run here. `Some` if there is nothing to wait for.
+    /// Runs `offline` if `online` was run, here or by a former daemon. `Some` if there is nothing to wait for.
     pub(super) fn run_offline(&mut self, host: &mut Host) -> Option<Event> {
         match &mut self.script {
             Script::Idle => Some(Event::OfflineDone),

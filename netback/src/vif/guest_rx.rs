@@ -237,7 +237,7 @@ impl GuestRx {
                 Read::Frame(len) => len,
                 Read::Refused => {
                     counters.dropped(DropReason::BadFromTap);
-                    cursor.shrink(room.start);
+                    cursor.take_back(&room);
                     continue;
                 }
                 Read::Empty => return Ok(Ended::NoFrames),
@@ -251,12 +251,12 @@ impl GuestRx {
             } = match self.accept(batch, &frame) {
                 Ok(accepted) => accepted,
                 Err(DropReason::UnwantedSegments) if self.cut_up(batch, &frame) => {
-                    cursor.shrink(room.start);
+                    cursor.take_back(&room);
                     continue;
                 }
                 Err(reason) => {
                     counters.dropped(reason);
-                    cursor.shrink(room.start);
+                    cursor.take_back(&room);
                     continue;
                 }
             };
@@ -269,7 +269,7 @@ impl GuestRx {
                 Ok(description) => description,
                 Err(reason) => {
                     counters.dropped(reason);
-                    cursor.shrink(room.start);
+                    cursor.take_back(&room);
                     continue;
                 }
             };

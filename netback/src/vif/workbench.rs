@@ -257,6 +257,11 @@ impl Cursor {
         })
     }
 
+    /// Takes back the room handed out last, and what is before it for a header.
+    pub(super) fn take_back(&mut self, room: &Range<usize>) {
+        self.at = room.start.saturating_sub(VNET_HDR_LEN);
+    }
+
     /// Ends the room handed out last at `end`.
     pub(super) fn shrink(&mut self, end: usize) {
         self.at = end;
@@ -274,6 +279,18 @@ mod tests {
 
     fn cursor() -> Cursor {
         Cursor { at: 0, end: ROOM }
+    }
+
+    /// However many are refused, the next has as much room.
+    #[test]
+    fn room_that_is_taken_back_is_there_again() {
+        for expect_large in [false, true] {
+            let mut cursor = cursor();
+            cursor.place(100, 0).unwrap();
+            let room = cursor.place_any(expect_large).unwrap();
+            cursor.take_back(&room);
+            assert_eq!(cursor.place_any(expect_large), Some(room));
+        }
     }
 
     /// The kernel grants 1024 pages, so eight workers get theirs.

@@ -91,7 +91,8 @@ def wait_for(path):
 def count(work, name, cpus):
     """{(room, function): [instructions, calls]}"""
     files = sent_files(f"{work}/report.log")
-    kernel = Symbols(symbols_of(files["kernel"]) + symbols_of(files.get("modules", "")))
+    kernel = Symbols(symbols_of(files["kernel"]))
+    dom0 = Symbols(kernel.pairs + symbols_of(files.get("modules", "")))
     guest = Symbols(symbols_of(files.get("guest", "")))
     guest_module = (guest.addresses[0], guest.addresses[-1] + 4096) if guest.addresses else (0, 0)
     xen = Symbols(symbols_of(files["xen"]))
@@ -106,7 +107,7 @@ def count(work, name, cpus):
         if address >= KERNEL_BEGINS:
             if domain == "guest" and guest_module[0] <= address < guest_module[1]:
                 return "guest kernel", guest.find(address)
-            return f"{domain} kernel", kernel.find(address)
+            return f"{domain} kernel", (dom0 if domain == "dom0" else kernel).find(address)
         if domain == "dom0" and daemon_begin <= address < daemon_end:
             return "netback", daemon.find(address)
         return f"{domain} processes", ("other than netback" if domain == "dom0" else "all", False)

@@ -4,7 +4,8 @@
 //! The script gets a process group and an empty stdin of its own, and its stdout and stderr come back as lines for the
 //! log. [`ScriptRun`] has one descriptor, readable when there is output or an exit to see. Guarantees: the process is
 //! reaped whatever happens, also where SIGCHLD was ignored; at the deadline its whole group is killed; output is
-//! bounded, escaped and never blocks the script or the caller. Called by the daemon's control thread when `hotplug.runner` is `daemon`.
+//! bounded, escaped and never blocks the script or the caller. Called by the daemon's control thread when
+//! `hotplug.runner` is `daemon`.
 
 mod lines;
 

@@ -104,8 +104,8 @@ guest_says() {
 }
 
 # guest_boot NAME: from its configuration to a guest that answers on its console.
-# The emulated processor runs a PVH guest's kernel into a triple fault now and then. That is borne, twice, if its init had not begun by then: without a
-# module loaded there was no frontend, and no backend can have had a part in it.
+# The emulated processor runs a PVH guest's kernel into a triple fault now and then. That is borne, twice, if the guest had not loaded its netfront by
+# then: without a frontend no backend can have had a part in it.
 guest_boot() {
     local attempt domid
     for attempt in 1 2 3; do
@@ -113,8 +113,8 @@ guest_boot() {
         domid=$(xl domid "$1") || true
         wait_for 300 "guest $1 did not come up with its network device" guest_settled "$1"
         if guest_says "$1" ready; then return; fi
-        if guest_says "$1" init || ! xl dmesg | grep "d${domid:-?}v[0-9]* Triple fault"; then break; fi
-        remark "guest $1 ran into a triple fault before its init began: attempt $attempt"
+        if guest_says "$1" frontend || ! xl dmesg | grep "d${domid:-?}v[0-9]* Triple fault"; then break; fi
+        remark "guest $1 ran into a triple fault before it had a frontend: attempt $attempt"
         rm -f "$(guest_console "$1")"
     done
     fail "guest $1 is gone before it came up with its network device"

@@ -8,7 +8,7 @@
 //! of that may change), [`offload`] with [`headers`] and [`vnet`] (checksums), `train` (datagrams in
 //! a row), `cut` (frames that the guest cannot take whole), [`rate`] and [`bucket`] (limits),
 //! `shortage` (a guest with too few rx buffers), `attach` and `signal` (what Xen is asked for),
-//! `storm` (events for nothing), [`control`] (what the guest configures while it runs), [`workbench`]
+//! `gate` with `storm` (ports that stay masked), [`control`] (what the guest configures while it runs), [`workbench`]
 //! (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
 //! `freebsd` is tests only; `fuzzing` is for `tests/fuzz`.
 
@@ -24,6 +24,7 @@ pub mod feature;
 mod freebsd;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod gate;
 mod guest_rx;
 mod guest_tx;
 pub mod headers;

@@ -17,11 +17,11 @@ use super::connect::{ConnectRequest, ControlRequest};
 use super::control::{ControlRing, Directive, Endpoint};
 use super::counters::QueueCounters;
 use super::fault::Fault;
+use super::gate::Gate;
 use super::guest_rx::{Flow, GuestRx};
 use super::guest_tx::GuestTx;
 use super::negotiate::tx_limits;
 use super::signal;
-use super::storm::Storm;
 use super::workbench::Workbench;
 
 /// A connected queue pair.
@@ -33,9 +33,7 @@ pub struct QueuePair {
     ports: Ports,
     /// Answers of the tx ring have been published that the guest wants to be told of.
     untold: bool,
-    /// Ports that signalled and stay masked until their ring is found empty.
-    masked: ArrayVec<LocalPort, 2>,
-    storm: Storm,
+    gate: Gate,
     tap: Tap,
     limits: Arc<bucket::Limits>,
     counters: Arc<QueueCounters>,
@@ -102,8 +100,7 @@ impl QueuePair {
             rx: GuestRx::new(rx_ring, guest, features, stall, live),
             ports: Ports::bind(channels, guest, keys.channels)?,
             untold: false,
-            masked: ArrayVec::new(),
-            storm: Storm::default(),
+            gate: Gate::new(guest),
             tap,
             limits,
             counters,
@@ -179,7 +176,7 @@ impl QueuePair {
             self.untold &= self.ports.tx() != self.ports.rx();
         }
         let founded = tx.slots > 0 || rx.moved || rx.flow.is_some();
-        let masked_until = self.masked_until(founded, bench, channels);
+        let masked_until = self.gate.looked(founded, || bench.now(), channels);
         let control = self.control.rests_until();
         let due = [tx.blocked_until, rx.due, masked_until, control];
         let due = due.into_iter().flatten().min();
@@ -192,13 +189,13 @@ impl QueuePair {
         let next = match due {
             _ if more => Turn::Again,
             Some(due) => {
-                self.unmask(channels);
+                self.gate.open(channels);
                 Turn::Wait(due)
             }
             None if self.tx.is_stirring() => Turn::Again,
             None if rx.listens => {
                 // A worker that never comes to rest would not hear of it.
-                self.unmask(channels);
+                self.gate.open(channels);
                 Turn::Dry
             }
             None => Turn::Dry,
@@ -235,7 +232,7 @@ impl QueuePair {
         if self.tx.arm()? {
             return Ok(false);
         }
-        self.unmask(channels);
+        self.gate.open(channels);
         Ok(true)
     }
 
@@ -246,15 +243,14 @@ impl QueuePair {
 
     /// One of its ports has signalled and is masked now.
     pub fn event(&mut self, port: LocalPort) {
-        if !self.control.event(port) && !self.masked.contains(&port) && !self.masked.is_full() {
-            self.masked.push(port);
-            self.storm.event();
+        if !self.control.event(port) {
+            self.gate.event(port);
         }
     }
 
     /// Signals may have been lost: every port counts as masked.
     pub fn events_lost(&mut self) {
-        self.masked = self.ports.all();
+        self.gate.events_lost(self.ports.all());
         self.control.events_lost();
     }
 
@@ -284,40 +280,6 @@ impl QueuePair {
 
     fn notify(&self, channels: &impl EventChannels, port: LocalPort) {
         signal::notify(channels, self.guest, port);
-    }
-
-    /// Until when ports that have signalled for nothing, too often, stay masked. When that is over,
-    /// they may signal again.
-    #[inline]
-    fn masked_until<G: Grants>(
-        &mut self,
-        founded: bool,
-        bench: &Workbench<G>,
-        channels: &impl EventChannels,
-    ) -> Option<Instant> {
-        if founded {
-            self.storm.was_founded();
-            return None;
-        }
-        if self.masked.is_empty() {
-            return None;
-        }
-        let before = self.storm.keeps_masked();
-        let until = self.storm.masks_until(|| bench.now());
-        // A worker that does not come to rest would not do it.
-        if before && until.is_none() {
-            self.unmask(channels);
-        }
-        until
-    }
-
-    /// Lets the ports signal again that have, unless they are to stay masked: then there is another turn
-    /// at the end of that.
-    fn unmask(&mut self, channels: &impl EventChannels) {
-        if !self.storm.keeps_masked() {
-            signal::unmask(channels, self.guest, &self.masked);
-            self.masked.clear();
-        }
     }
 }
 

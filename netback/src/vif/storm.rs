@@ -10,7 +10,7 @@
 //! Each time that there was something to do stands for [`FOUNDED`] events, and not for all that have been:
 //! somebody else may send the guest a frame now and then.
 //!
-//! Owned by a queue pair for its two rings, and by a control ring. Knows no port and no clock.
+//! Owned by a [`gate`](super::gate). Knows no port and no clock.
 
 use std::time::{Duration, Instant};
 

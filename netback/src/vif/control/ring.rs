@@ -22,8 +22,8 @@ use super::steer::Steer;
 use super::{Directive, Peer, View};
 use crate::vif::connect::RingRequest;
 use crate::vif::fault::{Fault, Ring};
+use crate::vif::gate::Gate;
 use crate::vif::signal;
-use crate::vif::storm::Storm;
 use crate::vif::workbench::Workbench;
 
 /// Requests taken in one turn, at most: each may cost a grant copy.
@@ -44,9 +44,7 @@ pub struct ControlRing {
     guest: DomId,
     ring: BackRing<CtrlRing>,
     port: LocalPort,
-    /// The port has signalled and stays masked until the ring is found empty.
-    masked: bool,
-    storm: Storm,
+    gate: Gate,
     /// There may be something to do.
     due: bool,
     pace: Pace,
@@ -101,8 +99,7 @@ impl ControlRing {
             guest,
             ring,
             port,
-            masked: false,
-            storm: Storm::default(),
+            gate: Gate::new(guest),
             // The guest may have published before anybody listened.
             due: true,
             pace: Pace::new(Instant::now()),
@@ -135,13 +132,13 @@ impl ControlRing {
 
     /// Its port has signalled.
     pub(super) fn event(&mut self) {
-        self.event_lost();
-        self.storm.event();
+        self.gate.event(self.port);
+        self.due = true;
     }
 
-    /// Its port may have signalled: that is nothing to hold against the guest.
+    /// Its port may have signalled.
     pub(super) fn event_lost(&mut self) {
-        self.masked = true;
+        self.gate.events_lost([self.port]);
         self.due = true;
     }
 
@@ -185,19 +182,15 @@ impl ControlRing {
             answers.extend(self.serve(request, bench)?);
         }
         let founded = !answers.is_empty() || self.pending.is_some();
-        if founded {
-            self.storm.was_founded();
-        }
+        let masked_until = self.gate.looked(founded, || bench.now(), channels);
         // The queues are told before the guest is.
         self.announce(tap);
         self.answer(&answers, channels)?;
         if self.pending.is_none() {
             self.due = self.ring.arm().map_err(Ring::Control.fault())?;
             if !self.due {
-                if !founded && self.masked {
-                    self.rests_until = self.storm.masks_until(|| bench.now());
-                }
-                self.listen(channels);
+                self.rests_until = masked_until;
+                self.gate.open(channels);
             }
         }
         Ok(())
@@ -332,13 +325,6 @@ impl ControlRing {
         }
         for queue in &self.queues {
             queue.tell(Directive::Hash(hasher.clone()));
-        }
-    }
-
-    /// Lets the port signal again, if it has and is not to stay masked.
-    fn listen(&mut self, channels: &impl EventChannels) {
-        if self.rests_until.is_none() && std::mem::take(&mut self.masked) {
-            signal::unmask(channels, self.guest, &[self.port]);
         }
     }
 }

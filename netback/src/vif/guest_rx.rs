@@ -19,19 +19,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use hotplug::Tap;
 use xen_ring::netif::{
     Extra, ExtraSlot, RxFlags, RxRequest, RxResponse, RxRing, RxSlotResponse, Status,
 };
 use xen_ring::{BackRing, CopyBatch, DomId, Grants};
 
-use super::bucket::{Bucket, Meter};
 use super::control::hash::Hasher;
 use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
 use super::cut::Cut;
 use super::fault::{Fault, Ring};
 use super::feature::{Feature, Features};
+use super::half::{Half, Way};
 use super::headroom::Headroom;
 use super::live::Live;
 use super::offload::describe_for_guest;
@@ -64,21 +63,14 @@ pub(super) struct GuestRx {
     tap_readable: bool,
     /// The last frame took several pages, so the next may too.
     expect_large: bool,
-    /// See [`GuestRx::take_work`].
+    /// In the present turn: buffers used up, and reads of the tap, since frames for a guest that takes none cost their time, too.
     work: usize,
 }
 
 /// What a turn of the rx half leaves behind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RxTurn {
-    /// The guest is to be notified.
-    pub(super) notify: bool,
-    /// Frames have been given to it, or it has posted buffers for those that wait.
-    pub(super) moved: bool,
-    /// There are frames, and buffers for them.
-    pub(super) more: bool,
-    /// A turn is due at this moment, whatever happens until then.
-    pub(super) due: Option<Instant>,
+    pub(super) half: Half,
     /// The guest is to signal what it posts next: nobody looks for that.
     pub(super) listens: bool,
     /// The guest has come to a stop, or it goes on.
@@ -129,12 +121,6 @@ impl GuestRx {
         self.hasher = hasher;
     }
 
-    /// What has been done since it was asked last: buffers used up, and reads of the tap, since frames for a guest that takes
-    /// none cost their time, too.
-    pub(super) fn take_work(&mut self) -> usize {
-        std::mem::take(&mut self.work)
-    }
-
     /// The tap has frames.
     pub(super) fn tap_readable(&mut self) {
         self.tap_readable = true;
@@ -148,42 +134,44 @@ impl GuestRx {
     pub(super) fn turn<G: Grants>(
         &mut self,
         bench: &mut Workbench<G>,
-        tap: &Tap,
-        statics: Option<&StaticGrants>,
-        rate: &Bucket,
-        counters: &DirectionCounters,
+        way: Way<'_>,
     ) -> Result<RxTurn, Fault> {
         self.headroom = self.live.headroom();
-        if let Some(needed) = self.shortage.stalled() {
-            return self.stalled_turn(needed, bench, tap, counters);
-        }
-        if !self.tap_readable && !self.has_frames() {
-            return Ok(RxTurn::default());
-        }
+        let mut turn = match self.shortage.stalled() {
+            Some(needed) => self.stalled_turn(needed, bench, way)?,
+            None if self.tap_readable || self.has_frames() => self.usual_turn(bench, way)?,
+            None => RxTurn::default(),
+        };
+        turn.half.work = std::mem::take(&mut self.work);
+        Ok(turn)
+    }
+
+    fn usual_turn<G: Grants>(
+        &mut self,
+        bench: &mut Workbench<G>,
+        way: Way<'_>,
+    ) -> Result<RxTurn, Fault> {
         // The ring is armed for any buffer, also when a frame needs many.
         let posted = self.ring.is_stirring();
-        let meter = rate.meter(|| bench.now());
-        let ended = self.plan(bench, tap, statics, meter, counters)?;
+        let ended = self.plan(bench, way)?;
         bench.copy();
-        let mut turn = RxTurn {
-            notify: self.answer(bench, counters)?,
-            moved: posted || !bench.rx_burst.is_empty(),
-            ..RxTurn::default()
-        };
+        let mut turn = RxTurn::default();
+        turn.half.notify = self.answer(bench, way.counters)?;
+        turn.half.founded = posted || !bench.rx_burst.is_empty();
         if ended != Ended::NoBuffers || !bench.rx_burst.is_empty() {
             self.shortage.ease();
         }
         match ended {
             Ended::NoFrames => {}
-            Ended::Full => turn.more = true,
-            Ended::Blocked(until) => turn.due = Some(until),
-            Ended::NoBuffers if self.arm_for(self.wanted())? => turn.more = true,
+            Ended::Full => turn.half.more = true,
+            Ended::Blocked(until) => turn.half.due = Some(until),
+            Ended::NoBuffers if self.arm_for(self.wanted())? => turn.half.more = true,
             Ended::NoBuffers => {
                 turn.listens = true;
                 let held = self.held.as_ref().map(|held| held.since);
                 match self.shortage.verdict(bench.now(), held) {
-                    Verdict::Wait(until) => turn.due = until,
-                    Verdict::GiveUp(how) => self.give_up(how, bench, tap, counters, &mut turn)?,
+                    Verdict::Wait(until) => turn.half.due = until,
+                    Verdict::GiveUp(how) => self.give_up(how, bench, way, &mut turn)?,
                 }
             }
         }
@@ -192,14 +180,9 @@ impl GuestRx {
 
     /// Reads frames and plans their copies until the tap is empty, the buffers or the rate are
     /// used up, or the burst is full.
-    fn plan<G>(
-        &mut self,
-        bench: &mut Workbench<G>,
-        tap: &Tap,
-        statics: Option<&StaticGrants>,
-        meter: Meter<'_>,
-        counters: &DirectionCounters,
-    ) -> Result<Ended, Fault> {
+    fn plan<G: Grants>(&mut self, bench: &mut Workbench<G>, way: Way<'_>) -> Result<Ended, Fault> {
+        let Way { tap, counters, .. } = way;
+        let meter = way.rate.meter(|| bench.now());
         let Workbench {
             batch,
             rx_burst,
@@ -279,7 +262,7 @@ impl GuestRx {
             let xdp = self.xdp();
             let extras: ArrayVec<_, _> = [gso, hash, xdp].into_iter().flatten().collect();
             let first = rx_taken.len();
-            self.plan_copies(batch, rx_taken, frame, extras.len(), statics)?;
+            self.plan_copies(batch, rx_taken, frame, extras.len(), way.statics)?;
             rx_burst.push(PlannedRx {
                 flags: description.flags,
                 extras,

@@ -16,21 +16,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use hotplug::Tap;
 use nix::errno::Errno;
 use xen_ring::layout::TX_SLOTS;
-use xen_ring::netif::{self, Fragment, Status, TxLimits, TxPacket, TxRing, TxSlot, Verdict};
+use xen_ring::netif::{self, Fragment, Status, TxLimits, TxRing, TxSlot, Verdict};
 use xen_ring::{BackRing, CopyBatch, DomId, Grants, PAGE_SIZE, StaticPage};
 
-use super::bucket::{Bucket, Meter};
+use super::bucket::Meter;
 use super::control::statics::StaticGrants;
 use super::counters::{DirectionCounters, DropReason};
 use super::fault::{Fault, Ring};
+use super::half::{Half, Way};
 use super::live::Live;
+use super::negotiate::tx_limits;
 use super::offload::header_for_tap;
 use super::train::{Write, Writes};
 use super::vnet::VnetHdr;
-use super::workbench::{BURST_FRAMES, Cursor, PlannedTx, Slots, Workbench};
+use super::workbench::{BURST_FRAMES, Cursor, Fate, PlannedTx, Slots, Workbench};
 
 /// The burst with which a turn has moved so many frames is its last, so that their receiver can come
 /// to run: a socket holds some 250 of the shortest by default (Linux, `net.core.rmem_default`), and
@@ -50,6 +51,7 @@ pub(super) struct GuestTx {
     /// The guest is to signal what it publishes next.
     armed: bool,
     guest: DomId,
+    /// What was offered.
     limits: TxLimits,
     live: Arc<Live>,
 }
@@ -57,18 +59,10 @@ pub(super) struct GuestTx {
 /// What a turn of the tx half leaves behind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct TxTurn {
-    /// The guest is to be notified.
-    pub(super) notify: bool,
-    /// Slots that have been taken from the ring for good.
-    pub(super) slots: usize,
-    /// What that was worth in slots: many segments are more work than the slots that they came in.
-    pub(super) work: usize,
+    /// It is due when the vif's rate lets the packets go that wait in the ring.
+    pub(super) half: Half,
     /// Frames that have gone to the host.
     pub(super) delivered: usize,
-    /// Packets have been left in the ring for the next turn.
-    pub(super) more: bool,
-    /// Packets wait in the ring for this moment, from which the vif's rate lets them go.
-    pub(super) blocked_until: Option<Instant>,
 }
 
 /// How far a turn has come.
@@ -90,17 +84,12 @@ enum Ended {
 }
 
 impl GuestTx {
-    pub(super) fn new(
-        ring: BackRing<TxRing>,
-        guest: DomId,
-        limits: TxLimits,
-        live: Arc<Live>,
-    ) -> Self {
+    pub(super) fn new(ring: BackRing<TxRing>, guest: DomId, live: Arc<Live>) -> Self {
         Self {
             ring,
             armed: false,
             guest,
-            limits,
+            limits: tx_limits(),
             live,
         }
     }
@@ -115,44 +104,42 @@ impl GuestTx {
     pub(super) fn turn<G: Grants>(
         &mut self,
         bench: &mut Workbench<G>,
-        tap: &Tap,
-        statics: Option<&StaticGrants>,
-        rate: &Bucket,
-        counters: &DirectionCounters,
+        way: Way<'_>,
     ) -> Result<TxTurn, Fault> {
         if std::mem::take(&mut self.armed) {
             self.ring.disarm();
         }
-        let meter = rate.meter(|| bench.now());
+        let meter = way.rate.meter(|| bench.now());
         let mut turn = TxTurn::default();
         if let Some(until) = meter.blocked_until() {
             let waiting = self.ring.unconsumed().map_err(Ring::Tx.fault())?;
-            turn.blocked_until = (waiting > 0).then_some(until);
+            turn.half.due = (waiting > 0).then_some(until);
             return Ok(turn);
         }
         let taken = self.ring.take_into(&mut bench.slots);
         let taken = taken.map_err(Ring::Tx.fault())?;
         let mut progress = Progress::default();
         while progress.slot < taken {
-            let planned = self.plan(bench, taken, &mut progress, statics, meter);
+            let planned = self.plan(bench, taken, &mut progress, way.statics, meter);
             bench.copy();
-            turn.notify |= self.answer(bench)?;
-            turn.delivered += deliver(bench, tap, &self.live, counters);
+            turn.half.notify |= self.answer(bench)?;
+            turn.delivered += deliver(bench, way, &self.live);
             match planned? {
                 Ended::Full
                     if turn.delivered < TURN_FRAMES && progress.segments < TURN_SEGMENTS =>
                 {
                     continue;
                 }
-                Ended::Full => turn.more = progress.slot < taken,
-                Ended::Blocked(until) => turn.blocked_until = Some(until),
+                Ended::Full => turn.half.more = progress.slot < taken,
+                Ended::Blocked(until) => turn.half.due = Some(until),
             }
             self.ring.put_back(taken - progress.slot);
             break;
         }
-        turn.slots = progress.slot;
+        turn.half.founded = progress.slot > 0;
+        // Many segments are more work than the slots that they came in.
         let segments = progress.segments / SEGMENTS_PER_SLOT;
-        turn.work = progress.slot.max(segments as usize);
+        turn.half.work = progress.slot.max(segments as usize);
         Ok(turn)
     }
 
@@ -194,7 +181,7 @@ impl GuestTx {
             }
             let rest = slots.get(progress.slot..taken).unwrap_or_default();
             let packet = netif::next_packet(rest, &self.limits);
-            let mut packet = packet.map_err(Ring::Tx.fault())?;
+            let packet = packet.map_err(Ring::Tx.fault())?;
             let size = packet.copied() as usize;
             // Of no concern to a frame within one page.
             let head = match size > PAGE_SIZE {
@@ -226,29 +213,31 @@ impl GuestTx {
                 }
                 at = end;
             }
-            self.carry_out(&mut packet);
             let slots = progress.slot..progress.slot + packet.slots;
             progress.slot = slots.end;
             progress.segments += packet.segments();
             tx_burst.push(PlannedTx {
+                fate: self.fate_of(packet.verdict),
                 packet,
                 slots,
                 ops: first_op..batch.len(),
                 here,
                 frame,
-                arrived: false,
             });
         }
         Ok(Ended::Full)
     }
 
-    /// Makes the change of the multicast list that a packet stands for. One that cannot be made
-    /// is refused like any other packet.
-    fn carry_out(&self, packet: &mut TxPacket) {
-        if let Verdict::Multicast(change) = packet.verdict
-            && self.live.multicast.change(change).is_err()
-        {
-            packet.verdict = Verdict::Drop(netif::DropReason::MulticastListFull);
+    /// What is to become of a packet. The change of the multicast list that one stands for is made here; one that
+    /// cannot be made is refused like any other packet.
+    fn fate_of(&self, verdict: Verdict) -> Fate {
+        match verdict {
+            Verdict::Deliver => Fate::Delivered,
+            Verdict::Drop(reason) => Fate::Dropped(reason.into()),
+            Verdict::Multicast(change) => match self.live.multicast.change(change) {
+                Ok(()) => Fate::CarriedOut,
+                Err(_) => Fate::Dropped(DropReason::MulticastListFull),
+            },
         }
     }
 
@@ -263,16 +252,13 @@ impl GuestTx {
         } = bench;
         for planned in tx_burst {
             let slots = slots.get(planned.slots.clone()).unwrap_or_default();
-            planned.arrived =
-                planned.packet.verdict == Verdict::Deliver && batch.all_ok(planned.ops.clone());
+            if planned.fate == Fate::Delivered && !batch.all_ok(planned.ops.clone()) {
+                planned.fate = Fate::Dropped(DropReason::GrantCopy);
+            }
             let planned = &*planned;
-            let answers = planned.packet.responses_with(slots, |slot| {
-                if planned.arrived {
-                    Status::Okay
-                } else {
-                    planned.status_of(slot, slots, batch)
-                }
-            });
+            let answers = planned
+                .packet
+                .responses_with(slots, |slot| planned.status_of(slot, slots, batch));
             for answer in answers {
                 self.ring.respond(answer)?;
             }
@@ -301,14 +287,16 @@ fn head_of(mut lengths: impl Iterator<Item = u16>) -> usize {
 }
 
 impl PlannedTx {
-    /// The status of one slot of a packet that did not arrive whole: a slot whose copy failed is an
-    /// error, and so is every slot of a packet that is refused.
+    /// The status of one of its slots: one whose copy failed is an error, and so is every slot of a packet that is
+    /// refused.
+    #[inline]
     fn status_of(&self, slot: usize, slots: &[TxSlot], batch: &CopyBatch) -> Status {
-        match self.packet.verdict {
-            Verdict::Deliver if self.failed(slot, slots, batch) => Status::Error,
-            Verdict::Deliver => Status::Okay,
-            Verdict::Multicast(_) => Status::Okay,
-            Verdict::Drop(_) => Status::Error,
+        match self.fate {
+            Fate::Delivered | Fate::CarriedOut => Status::Okay,
+            Fate::Dropped(DropReason::GrantCopy) if !self.failed(slot, slots, batch) => {
+                Status::Okay
+            }
+            Fate::Dropped(_) => Status::Error,
         }
     }
 
@@ -331,12 +319,8 @@ impl PlannedTx {
 }
 
 /// Writes the frames that arrived whole to the tap, unless the link is cut. Returns their number.
-fn deliver<G>(
-    bench: &mut Workbench<G>,
-    tap: &Tap,
-    live: &Live,
-    counters: &DirectionCounters,
-) -> usize {
+fn deliver<G>(bench: &mut Workbench<G>, way: Way<'_>, live: &Live) -> usize {
+    let Way { tap, counters, .. } = way;
     let Workbench {
         batch,
         tx_burst,
@@ -348,12 +332,11 @@ fn deliver<G>(
     let cut = live.is_cut();
     let mut writes = Writes::new(if *joins { live.longest_plain() } else { 0 });
     for planned in tx_burst {
-        let header = match planned.packet.verdict {
-            Verdict::Deliver if cut => Err(DropReason::LinkDown),
-            Verdict::Deliver => describe(buffers, planned, counters),
-            Verdict::Drop(reason) => Err(reason.into()),
-            // Carried out when it was planned; there is no frame.
-            Verdict::Multicast(_) => continue,
+        let header = match planned.fate {
+            Fate::Delivered if cut => Err(DropReason::LinkDown),
+            Fate::Delivered => describe(buffers, planned, counters),
+            Fate::Dropped(reason) => Err(reason),
+            Fate::CarriedOut => continue,
         };
         match header {
             Ok(header) => writes.add(buffers, planned.frame.clone(), header),
@@ -390,15 +373,12 @@ fn deliver<G>(
     delivered
 }
 
-/// The header for the tap of a frame that is to be delivered, if it arrived whole.
+/// The header for the tap of a frame that is to be delivered.
 fn describe(
     buffers: &mut [u8],
     planned: &PlannedTx,
     counters: &DirectionCounters,
 ) -> Result<VnetHdr, DropReason> {
-    if !planned.arrived {
-        return Err(DropReason::GrantCopy);
-    }
     let frame = buffers.get_mut(planned.frame.clone());
     let frame = frame.ok_or(DropReason::Malformed)?; // It was copied there.
     let made = header_for_tap(planned.packet.csum, planned.packet.gso, frame)?;
@@ -427,7 +407,6 @@ impl From<netif::DropReason> for DropReason {
             netif::DropReason::GsoNotOffered
             | netif::DropReason::GsoTooSmall
             | netif::DropReason::MulticastNotOffered => Self::BadOffload,
-            netif::DropReason::MulticastListFull => Self::MulticastListFull,
         }
     }
 }

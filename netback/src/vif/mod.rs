@@ -3,7 +3,7 @@
 //!
 //! "tx" and "rx" are the guest's throughout, as in netif.h: tx comes from the guest, rx goes to
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
-//! and `guest_rx` (the turn's two halves). Beside them: [`feature`] (all that can be agreed on),
+//! and `guest_rx` (the turn's two halves, with `half` for what they share). Beside them: [`feature`] (all that can be agreed on),
 //! [`negotiate`] (what the frontend asked for), [`connect`] (what a worker is handed of it), [`live`] with [`multicast`] and [`headroom`] (what
 //! of that may change), [`offload`] with [`headers`] and [`vnet`] (checksums), `train` (datagrams in
 //! a row), `cut` (frames that the guest cannot take whole), [`rate`] and [`bucket`] (limits),
@@ -27,6 +27,7 @@ pub mod fuzzing;
 mod gate;
 mod guest_rx;
 mod guest_tx;
+mod half;
 pub mod headers;
 pub mod headroom;
 pub mod live;

@@ -18,9 +18,9 @@ use super::control::{ControlRing, Directive, Endpoint};
 use super::counters::QueueCounters;
 use super::fault::Fault;
 use super::gate::Gate;
-use super::guest_rx::{Flow, GuestRx};
-use super::guest_tx::GuestTx;
-use super::negotiate::tx_limits;
+use super::guest_rx::{Flow, GuestRx, RxTurn};
+use super::guest_tx::{GuestTx, TxTurn};
+use super::half::Way;
 use super::signal;
 use super::workbench::Workbench;
 
@@ -96,7 +96,7 @@ impl QueuePair {
         let quota = control.as_ref().map(|control| control.view.quota());
         let mut pair = Self {
             guest,
-            tx: GuestTx::new(tx_ring, guest, tx_limits(), Arc::clone(&live)),
+            tx: GuestTx::new(tx_ring, guest, Arc::clone(&live)),
             rx: GuestRx::new(rx_ring, guest, features, stall, live),
             ports: Ports::bind(channels, guest, keys.channels)?,
             untold: false,
@@ -155,33 +155,39 @@ impl QueuePair {
             self.control.turn(bench, channels, &self.tap)?;
         }
         let statics = self.control.statics.if_any();
-        let tx = self.tx.turn(
-            bench,
-            &self.tap,
+        let way = Way {
+            tap: &self.tap,
             statics,
-            &self.limits.tx,
-            &self.counters.tx,
-        )?;
+            rate: &self.limits.tx,
+            counters: &self.counters.tx,
+        };
+        let TxTurn {
+            half: tx,
+            delivered,
+        } = self.tx.turn(bench, way)?;
         self.untold |= tx.notify;
-        let rx = self.rx.turn(
-            bench,
-            &self.tap,
-            statics,
-            &self.limits.rx,
-            &self.counters.rx,
-        )?;
+        let way = Way {
+            rate: &self.limits.rx,
+            counters: &self.counters.rx,
+            ..way
+        };
+        let RxTurn {
+            half: rx,
+            listens,
+            flow,
+        } = self.rx.turn(bench, way)?;
         if rx.notify {
             self.notify(channels, self.ports.rx());
             // With one port for both, that was for the answers, too.
             self.untold &= self.ports.tx() != self.ports.rx();
         }
-        let founded = tx.slots > 0 || rx.moved || rx.flow.is_some();
+        let founded = tx.founded || rx.founded;
         let masked_until = self.gate.looked(founded, || bench.now(), channels);
         let control = self.control.rests_until();
-        let due = [tx.blocked_until, rx.due, masked_until, control];
+        let due = [tx.due, rx.due, masked_until, control];
         let due = due.into_iter().flatten().min();
         let mut more = self.control.is_due() || tx.more || rx.more;
-        if !more && due.is_some() && tx.blocked_until.is_none() {
+        if !more && due.is_some() && tx.due.is_none() {
             // Who waits for a moment waits for a signal, too. (A guest that waits for credit is not to signal what it
             // adds to the queue meanwhile.)
             more = self.tx.arm()?;
@@ -193,7 +199,7 @@ impl QueuePair {
                 Turn::Wait(due)
             }
             None if self.tx.is_stirring() => Turn::Again,
-            None if rx.listens => {
+            None if listens => {
                 // A worker that never comes to rest would not hear of it.
                 self.gate.open(channels);
                 Turn::Dry
@@ -202,9 +208,9 @@ impl QueuePair {
         };
         Ok(Turned {
             next,
-            flow: rx.flow,
-            delivered: tx.delivered,
-            work: tx.work + self.rx.take_work(),
+            flow,
+            delivered,
+            work: tx.work + rx.work,
         })
     }
 

@@ -15,6 +15,7 @@ use hotplug::TapWriter;
 use xen_ring::netif::{Extra, RxFlags, RxRing, TxPacket, TxRing, TxSlot};
 use xen_ring::{CopyBatch, DomId, Grants, PAGE_SIZE, RingKind, SysError};
 
+use super::counters::DropReason;
 use super::vnet::VNET_HDR_LEN;
 use crate::logging::{RateLimited, if_any};
 
@@ -79,6 +80,7 @@ impl RoundClock {
 #[derive(Debug)]
 pub(super) struct PlannedTx {
     pub(super) packet: TxPacket,
+    pub(super) fate: Fate,
     /// Its slots among those taken from the ring.
     pub(super) slots: Range<usize>,
     /// Its copies in the batch, for those of its fragments that are not `here`: none when it is
@@ -88,8 +90,16 @@ pub(super) struct PlannedTx {
     pub(super) here: Slots,
     /// Its bytes in the batch's buffers, with room for the virtio header before them.
     pub(super) frame: Range<usize>,
-    /// It is to be delivered, and is here as a whole.
-    pub(super) arrived: bool,
+}
+
+/// What becomes of a packet of the guest, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It goes to the tap, if it gets here as a whole.
+    Delivered,
+    /// It stood for a change of the multicast list, which has been made: there is no frame.
+    CarriedOut,
+    Dropped(DropReason),
 }
 
 /// A set of slots of one packet.

@@ -99,9 +99,6 @@ pub enum DropReason {
     /// does not look.
     #[error("multicast control was not offered")]
     MulticastNotOffered,
-    /// An address for the multicast list, which is full. The backend finds that, not the parser.
-    #[error("the multicast list is full")]
-    MulticastListFull,
 }
 
 /// A change of the multicast list.

@@ -3,10 +3,9 @@
 //! guest that has stalled comes back. When it is too long is decided in
 //! [`shortage`](super::super::shortage).
 
-use hotplug::Tap;
-
-use super::super::counters::{DirectionCounters, DropReason};
+use super::super::counters::DropReason;
 use super::super::fault::Fault;
+use super::super::half::Way;
 use super::super::shortage::GiveUp;
 use super::super::workbench::{BURST_FRAMES, Cursor, Workbench};
 use super::{GuestRx, Read, RxTurn};
@@ -36,16 +35,16 @@ impl GuestRx {
         &mut self,
         how: GiveUp,
         bench: &mut Workbench<G>,
-        tap: &Tap,
-        counters: &DirectionCounters,
+        way: Way<'_>,
         turn: &mut RxTurn,
     ) -> Result<(), Fault> {
-        let drained = self.drain(how.into(), bench, tap, counters)?;
-        turn.more = drained.more;
+        let drained = self.drain(how.into(), bench, way)?;
+        turn.half.more = drained.more;
         match (how, drained.first_needed) {
             (GiveUp::Stall, Some(needed)) => {
                 self.shortage.stall(needed);
-                counters.stalled();
+                way.counters.stalled();
+                turn.half.founded = true;
                 turn.flow = Some(Flow::Stalled);
             }
             // Until all are dropped it remains given up.
@@ -61,20 +60,18 @@ impl GuestRx {
         &mut self,
         needed: u32,
         bench: &mut Workbench<G>,
-        tap: &Tap,
-        counters: &DirectionCounters,
+        way: Way<'_>,
     ) -> Result<RxTurn, Fault> {
-        let mut turn = RxTurn {
-            moved: self.ring.is_stirring(),
-            ..RxTurn::default()
-        };
+        let mut turn = RxTurn::default();
+        turn.half.founded = self.ring.is_stirring();
         if self.arm_for(needed)? {
             self.shortage.ease();
-            turn.more = true;
+            turn.half.more = true;
+            turn.half.founded = true;
             turn.flow = Some(Flow::Resumed);
         } else {
-            let drained = self.drain(DropReason::Stalled, bench, tap, counters)?;
-            turn.more = drained.more;
+            let drained = self.drain(DropReason::Stalled, bench, way)?;
+            turn.half.more = drained.more;
             turn.listens = true;
         }
         Ok(turn)
@@ -85,9 +82,9 @@ impl GuestRx {
         &mut self,
         reason: DropReason,
         bench: &mut Workbench<G>,
-        tap: &Tap,
-        counters: &DirectionCounters,
+        way: Way<'_>,
     ) -> Result<Drained, Fault> {
+        let Way { tap, counters, .. } = way;
         let mut first_needed = None;
         if let Some(held) = self.held.take() {
             first_needed = Some(held.slots);

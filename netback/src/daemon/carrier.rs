@@ -41,7 +41,7 @@ impl Vif {
     /// it, with its cable in. Linux before 5.0 has no way to say so for a tap, and does without.
     pub(super) fn set_carrier(&self, carrier: bool) {
         let carrier = carrier && !self.is_shown_cut() && !self.is_stalled();
-        if let Some(tap) = &self.tap
+        if let Some(tap) = self.netif.tap()
             && let Err(error) = tap.set_carrier(carrier)
             && !error.is_unknown_to_the_kernel()
             && !error.is_gone()
@@ -68,17 +68,17 @@ impl Vif {
     }
 
     fn is_tap_up(&self) -> bool {
-        self.tap_link.is_some_and(|link| link.up)
+        self.netif.link().is_some_and(|link| link.up)
     }
 
     /// Why it has none.
     pub(super) fn link_reason(&self) -> Option<String> {
         if self.is_cut() {
             Some("the toolstack has pulled the cable out (the frontend's node disconnect)".into())
-        } else if !self.is_tap_up() && self.is_unplugged {
+        } else if self.netif.made().is_some_and(|made| made.is_unplugged) {
             Some(UNPLUGGED.into())
         } else if !self.is_tap_up() {
-            let name = self.tap.as_ref().and_then(|tap| tap.name().ok());
+            let name = self.netif.tap().and_then(|tap| tap.name().ok());
             let name = name.unwrap_or_else(|| self.name());
             Some(format!("the tap is down (ip link set {name} up)"))
         } else {
@@ -87,24 +87,25 @@ impl Vif {
     }
 
     /// What the node `carrier` is to say.
-    pub(super) fn carrier_text(&self) -> &'static str {
-        if self.is_tap_up() && !self.is_shown_cut() {
-            "1"
-        } else {
-            "0"
-        }
+    pub(super) fn carrier_shown(&self) -> bool {
+        self.is_tap_up() && !self.is_shown_cut()
     }
 
     /// Tells the guest whether it has a link, unless it has been told.
     pub(super) fn publish_carrier(&mut self, host: &mut Host) {
-        let (path, text) = (self.path, self.carrier_text());
-        if self.carrier_told == Some(text) {
+        let (path, carrier) = (self.path, self.carrier_shown());
+        if self.carrier_told == Some(carrier) {
             return;
         }
         let done = host.store.ask(path, "write carrier", |client| {
-            device::write_keys(client, path, &[(CARRIER, text)])
+            device::write_keys(client, path, &[(CARRIER, carrier_text(carrier))])
         });
-        self.carrier_told = done.map(|_| text);
+        self.carrier_told = done.map(|_| carrier);
         self.again_unless(done.is_some(), host);
     }
+}
+
+/// The node's words.
+pub(super) const fn carrier_text(carrier: bool) -> &'static str {
+    if carrier { "1" } else { "0" }
 }

@@ -77,7 +77,7 @@ impl Vif {
     /// The most queue pairs that a frontend can have from now on. A tap that a former daemon made
     /// may be good for one only, and for more than so many there may have been no room.
     pub(super) fn offered_queues(&self, host: &Host) -> u16 {
-        let most = match self.tap.as_ref().map(Tap::is_multi_queue) {
+        let most = match self.netif.tap().map(Tap::is_multi_queue) {
             Some(Ok(false)) => 1,
             _ => self.queue_limit(host),
         };
@@ -158,7 +158,7 @@ impl Vif {
             (2.., Some(_)) => self.steering(),
             _ => None,
         };
-        let tap = self.tap.as_ref().ok_or(Refusal::NoTap)?;
+        let tap = self.netif.tap().ok_or(Refusal::NoTap)?;
         tap.set_offload(tap_offload(&negotiated))?;
         // Also to rid the tap of what a former connection's guest has chosen.
         match tap.set_steering(host.spread(count).into()) {

@@ -43,7 +43,7 @@ impl Vif {
         };
         let live = Live::new(multicast);
         tell(&live, requests);
-        live.set_mtu(self.tap_link.map(|link| link.mtu).unwrap_or_default());
+        live.set_mtu(self.netif.link().map(|link| link.mtu).unwrap_or_default());
         live
     }
 
@@ -95,7 +95,7 @@ impl Vif {
             return;
         }
         connection.shown = asked;
-        if let Some(tap) = &self.tap
+        if let Some(tap) = self.netif.tap()
             && let Err(error) = tap.set_offload(tap_offload(&connection.negotiated))
         {
             tracing::error!(vif = %self.name(), %error, "the tap's segmentation cannot be changed");
@@ -133,7 +133,7 @@ impl Vif {
 
     /// Whether a change is about the vif's tap.
     pub(super) fn is_concerned(&self, changed: &Changed) -> bool {
-        match (changed, self.tap_link) {
+        match (changed, self.netif.link()) {
             (Changed::Links(links), Some(link)) => links.contains(&link.index),
             (Changed::Any, Some(_)) => true,
             (_, None) => false,
@@ -142,7 +142,8 @@ impl Vif {
 
     /// Looks at the tap as it is now, and tells the guest what has changed. `Some` when it is gone.
     pub(super) fn follow_tap(&mut self, host: &mut Host) -> Option<Event> {
-        let link = match self.tap.as_ref()?.link() {
+        let made = self.netif.made_mut()?;
+        let link = match made.tap.link() {
             Ok(link) => link,
             Err(error) if is_gone(&error) => {
                 return Some(Event::NetifFailed(Fault::Tap.to_string()));
@@ -154,9 +155,9 @@ impl Vif {
                 return None;
             }
         };
-        self.tap_link = Some(link);
+        made.link = Some(link);
         // Whoever plugs it in sets it up.
-        self.is_unplugged &= !link.up;
+        made.is_unplugged &= !link.up;
         self.publish_carrier(host);
         if let Some(connection) = &self.connection {
             connection.live.set_mtu(link.mtu);
@@ -168,20 +169,24 @@ impl Vif {
     /// The script that sets the tap's MTU tells the guest of it too (libxl's vif-bridge does), but
     /// nobody does when it is changed later.
     pub(super) fn publish_mtu(&mut self, host: &mut Host) {
-        let (Some(frontend), Some(link)) = (self.frontend, self.tap_link) else {
+        let (Some(frontend), Some(made)) = (self.frontend, self.netif.made_mut()) else {
             return;
         };
-        let (mtu, text) = (link.mtu, link.mtu.to_string());
-        if self.mtu_told == Some(mtu) {
+        let Some(mtu) = made
+            .link
+            .map(|link| link.mtu)
+            .filter(|mtu| made.mtu_told != Some(*mtu))
+        else {
             return;
-        }
+        };
+        let text = mtu.to_string();
         let done = host
             .store
             .ask(self.path, "write the frontend's mtu", |client| {
                 device::follow_mtu(client, frontend, &text)
             });
+        made.mtu_told = done.map(|_| mtu);
         self.again_unless(done.is_some(), host);
-        self.mtu_told = done.map(|_| mtu);
         if done != Some(Written::Done) {
             return;
         }

@@ -53,7 +53,7 @@ impl Vif {
 
     /// `None` of a tap that has been deleted, or is out of sight in another namespace.
     fn counted_losses(&self) -> Option<u64> {
-        self.tap.as_ref()?.dropped().ok()
+        self.netif.tap()?.dropped().ok()
     }
 }
 

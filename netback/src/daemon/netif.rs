@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use hotplug::link::Link;
 use hotplug::{MacAddr, Tap, TapError, TapOptions, link};
 use xenbus::backend::{Action, Event, Phase};
 
@@ -25,6 +26,54 @@ const TAP_MTUS: RangeInclusive<u32> = 68..=65_521;
 const HELD_PATIENCE: Duration = Duration::from_secs(5);
 const HELD_PAUSE_LEAST: Duration = Duration::from_millis(50);
 const HELD_PAUSE_MOST: Duration = Duration::from_millis(500);
+
+/// What a vif has of its netif.
+#[derive(Debug)]
+pub(super) enum Netif {
+    /// Nothing: it has not been made yet, could not be, or is gone.
+    None,
+    /// Another process has the tap, or had it to the end of this time.
+    Held { until: Instant },
+    /// The tap.
+    Made(Made),
+}
+
+/// A vif's tap.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) tap: Tap,
+    /// As it was when it was last looked at.
+    pub(super) link: Option<Link>,
+    /// It is not the one that the toolstack's script was run for.
+    pub(super) is_unplugged: bool,
+    /// Its MTU that the guest knows of: the toolstack and the script have told it of the first.
+    pub(super) mtu_told: Option<u32>,
+}
+
+impl Netif {
+    pub(super) fn made(&self) -> Option<&Made> {
+        match self {
+            Self::Made(made) => Some(made),
+            Self::None | Self::Held { .. } => None,
+        }
+    }
+
+    pub(super) fn made_mut(&mut self) -> Option<&mut Made> {
+        match self {
+            Self::Made(made) => Some(made),
+            Self::None | Self::Held { .. } => None,
+        }
+    }
+
+    pub(super) fn tap(&self) -> Option<&Tap> {
+        Some(&self.made()?.tap)
+    }
+
+    /// The tap as it was when it was last looked at.
+    pub(super) fn link(&self) -> Option<Link> {
+        self.made()?.link
+    }
+}
 
 impl Vif {
     /// `None` if it has to wait.
@@ -48,19 +97,22 @@ impl Vif {
                 if let Some(rival) = &rival {
                     tracing::error!(vif = %name, domid = %self.path.dom, error = %rival, "another backend serves this device, too");
                 }
-                self.tap_held_until = None;
-                self.is_unplugged = tap.created() && self.was_plugged(host);
-                if self.is_unplugged {
+                let is_unplugged = tap.created() && self.was_plugged(host);
+                if is_unplugged {
                     tracing::warn!(vif = %name, "{UNPLUGGED}");
                 }
                 tracing::debug!(vif = %name, created = tap.created(), "tap ready");
-                self.tap_link = tap
+                let link = tap
                     .link()
                     .inspect_err(|error| tracing::error!(vif = %name, %error, "the new tap cannot be asked for its state"))
                     .ok();
-                // What a former backend's guest knows may be of before it went.
-                self.mtu_told = self.tap_link.map(|link| link.mtu).filter(|_| !self.adopted);
-                self.tap = Some(tap);
+                self.netif = Netif::Made(Made {
+                    tap,
+                    link,
+                    is_unplugged,
+                    // What a former backend's guest knows may be of before it went.
+                    mtu_told: link.map(|link| link.mtu).filter(|_| !self.adopted),
+                });
                 // As with any network card, no carrier until somebody is at the other end. A guest
                 // that a former backend left connected most likely is.
                 if !self.was_left_connected() {
@@ -79,11 +131,14 @@ impl Vif {
     /// Whether there is time left for whoever holds it to let go of it.
     fn waits_for_tap(&mut self, name: &str, host: &mut Host) -> bool {
         let now = Instant::now();
-        let until = self.tap_held_until.unwrap_or_else(|| {
-            tracing::warn!(vif = %self.name(), tap = name, "waiting for the tap: another process holds it");
-            now + HELD_PATIENCE
-        });
-        self.tap_held_until = Some(until);
+        let until = match self.netif {
+            Netif::Held { until } => until,
+            Netif::None | Netif::Made(_) => {
+                tracing::warn!(vif = %self.name(), tap = name, "waiting for the tap: another process holds it");
+                now + HELD_PATIENCE
+            }
+        };
+        self.netif = Netif::Held { until };
         let left = until.saturating_duration_since(now);
         if !left.is_zero() {
             let pause = pause_after(HELD_PATIENCE.saturating_sub(left)).min(left);
@@ -94,12 +149,15 @@ impl Vif {
 
     /// Another process has its tap, and it is still waited for.
     pub(super) fn is_tap_held(&self) -> bool {
-        self.tap_held_until.is_some() && matches!(self.machine.phase(), Phase::Creating(_))
+        matches!(
+            (&self.netif, self.machine.phase()),
+            (Netif::Held { .. }, Phase::Creating(_))
+        )
     }
 
     /// Another look at a tap that somebody held.
     pub(super) fn look_at_tap(&mut self, host: &mut Host) {
-        if self.tap.is_none() && matches!(self.machine.phase(), Phase::Creating(_)) {
+        if self.is_tap_held() {
             self.perform_and_feed(Action::CreateNetif, host);
         }
     }
@@ -114,7 +172,7 @@ impl Vif {
         let text = self.facts.mtu.as_deref()?;
         let mtu = text.parse().ok().filter(|mtu| TAP_MTUS.contains(mtu));
         // Said once, however often the tap is looked at.
-        if mtu.is_none() && self.tap_held_until.is_none() {
+        if mtu.is_none() && matches!(self.netif, Netif::None) {
             tracing::warn!(vif = %self.name(), domid = %self.path.dom, mtu = ?text, "the vif line asks for an MTU that no tap can have (68 to 65521); the usual one is set");
         }
         mtu
@@ -152,18 +210,16 @@ impl Vif {
     }
 
     pub(super) fn destroy_netif(&mut self, host: &Host) {
-        match self.tap.take() {
-            Some(tap) => {
-                if let Err(error) = tap.destroy() {
+        match std::mem::replace(&mut self.netif, Netif::None) {
+            Netif::Made(made) => {
+                if let Err(error) = made.tap.destroy() {
                     tracing::error!(vif = %self.name(), %error, "the tap cannot be removed");
                 }
                 host.release(self.path);
             }
             // It was the device's all the same, and whoever held it may have let go.
-            None if self.tap_held_until.is_some() => {
-                orphans::remove_tap(self.path, &self.tap_name());
-            }
-            None => {}
+            Netif::Held { .. } => orphans::remove_tap(self.path, &self.tap_name()),
+            Netif::None => {}
         }
     }
 }

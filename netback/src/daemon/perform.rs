@@ -10,7 +10,7 @@ use xenbus::backend::{Action, Event, HotplugStatus, Phase};
 use xenbus::device::Written;
 use xenbus::{XenbusState, device};
 
-use super::carrier::CARRIER;
+use super::carrier::{CARRIER, carrier_text};
 use super::host::Host;
 use super::orphans;
 use super::store::{Watched, frontend_token, watch_frontend};
@@ -41,8 +41,8 @@ impl Vif {
                 let standing = self.standing_offer(host);
                 let queues = standing.unwrap_or_else(|| self.offered_queues(host));
                 let queues = queues.to_string();
-                let carrier = self.carrier_text();
-                let own = [(OFFER, queues.as_str()), (CARRIER, carrier)];
+                let carrier = self.carrier_shown();
+                let own = [(OFFER, queues.as_str()), (CARRIER, carrier_text(carrier))];
                 let mut keys: Vec<(&str, &str)> = advertised().collect();
                 keys.extend(own);
                 let done = host.store.ask(path, "write the features", |c| {

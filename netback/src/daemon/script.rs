@@ -85,7 +85,7 @@ impl Vif {
             device::read_hotplug(client, self.path)
         });
         if matches!(status, Some((HotplugStatus::Connected, _))) {
-            if !self.tap.as_ref().is_some_and(Tap::created) {
+            if !self.netif.tap().is_some_and(Tap::created) {
                 self.script = Script::Plugged { failure: None };
                 return None;
             }

@@ -51,7 +51,7 @@ pub(super) fn status(
 fn vif_status(vif: &Vif) -> VifStatus {
     let connection = vif.connection.as_ref();
     let control = connection.and_then(|connection| connection.control.as_deref());
-    let tap = vif.tap.as_ref();
+    let tap = vif.netif.tap();
     let link = tap.and_then(|tap| tap.link().ok());
     let worker = |index| connection.and_then(|connection| connection.worker(index));
     let by_queue: Vec<_> = (0..)

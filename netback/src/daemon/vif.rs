@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! One device as the control thread holds it: the state machine, what was read about it, and
-//! what it owns (tap, connection, running script).
+//! what it owns (netif, connection, running script).
 //!
 //! [`Vif::feed`] is the only way to the machine: it hands it an event, carries out the actions that
 //! the machine answers with ([`perform`](super::perform)), and feeds what they bring about until
@@ -11,8 +11,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotplug::Tap;
-use hotplug::link::Link;
 use tracing::field::{DebugValue, debug};
 use xenbus::backend::{Device, Event, Phase};
 use xenbus::device::Probe;
@@ -23,6 +21,7 @@ use super::host::Host;
 use super::limits::VifLimits;
 use super::looks::Looks;
 use super::losses::Losses;
+use super::netif::Netif;
 use super::perform::STORE_PATIENCE;
 use super::script::Script;
 use crate::logging::{RateLimited, if_any};
@@ -46,17 +45,9 @@ pub(super) struct Vif {
     /// `None` if the device's directory is not worth following.
     pub(super) frontend: Option<FrontendPath>,
     pub(super) facts: Facts,
-    pub(super) tap: Option<Tap>,
-    /// Until when it is waited for, if somebody held it.
-    pub(super) tap_held_until: Option<Instant>,
-    /// It is not the one that the toolstack's script was run for.
-    pub(super) is_unplugged: bool,
-    /// The tap as it was when it was last looked at.
-    pub(super) tap_link: Option<Link>,
+    pub(super) netif: Netif,
     /// What our node `carrier` says, as far as is known.
-    pub(super) carrier_told: Option<&'static str>,
-    /// The tap's MTU that the guest knows of: the toolstack and the script have told it of the first.
-    pub(super) mtu_told: Option<u32>,
+    pub(super) carrier_told: Option<bool>,
     pub(super) connection: Option<Connection>,
     /// The rings and channels that the frontend had given when it was last tried to connect it, whatever came of that.
     /// `None` if they could not be made out.
@@ -142,12 +133,8 @@ impl Vif {
             adopted: own_state != XenbusState::Initialising,
             frontend: probe.frontend.clone().ok(),
             facts,
-            tap: None,
-            tap_held_until: None,
-            is_unplugged: false,
-            tap_link: None,
+            netif: Netif::None,
             carrier_told: None,
-            mtu_told: None,
             connection: None,
             last_rings: None,
             queues_at_most: None,

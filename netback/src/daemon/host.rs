@@ -149,7 +149,7 @@ impl Host {
         self.timers.cancel_all(|due| due.device() == device);
     }
 
-    /// Makes `due` due at `at`.
+    /// Makes `due` due at `at` at the latest.
     pub(super) fn set_timer(&mut self, at: Instant, due: Due) {
         self.timers.set(at, due);
     }

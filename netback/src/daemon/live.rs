@@ -89,9 +89,7 @@ impl Vif {
             return;
         }
         if self.show_limit.allow(now).is_none() {
-            if !std::mem::replace(&mut self.show_due, true) {
-                host.set_timer(now + SHOW_PAUSE, Due::Show(self.path));
-            }
+            host.set_timer(now + SHOW_PAUSE, Due::Show(self.path));
             return;
         }
         connection.shown = asked;

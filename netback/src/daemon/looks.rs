@@ -25,8 +25,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Looks {
     limit: RateLimited,
-    /// A timer for [`Vif::late_look`] is set. That look sees whatever happens until then.
-    due: bool,
     log_limit: RateLimited,
 }
 
@@ -34,7 +32,6 @@ impl Looks {
     pub(super) const fn new() -> Self {
         Self {
             limit: RateLimited::new(AT_ONCE, PAUSE),
-            due: false,
             log_limit: RateLimited::new(1, Duration::from_secs(60)),
         }
     }
@@ -57,7 +54,6 @@ impl Vif {
 
     /// A look that had to wait.
     pub(super) fn late_look(&mut self, host: &mut Host) {
-        self.looks.due = false;
         if let Some(frontend) = self.frontend
             && self.may_look(host)
         {
@@ -78,13 +74,13 @@ impl Vif {
     /// Whether to look now. If not, that is done later.
     fn may_look(&mut self, host: &mut Host) -> bool {
         let now = Instant::now();
-        if self.looks.due {
+        // That look will see whatever happens until then.
+        if host.timers.is_set(Due::Look(self.path)) {
             return false;
         }
         if self.looks.limit.allow(now).is_some() {
             return true;
         }
-        self.looks.due = true;
         host.set_timer(now + PAUSE, Due::Look(self.path));
         if let Some(suppressed) = self.looks.log_limit.allow(now) {
             let guest = self.facts.guest_shown();

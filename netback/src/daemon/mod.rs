@@ -316,16 +316,10 @@ impl Daemon {
                 Due::Resync(_) | Due::Look(_) | Due::Netif(_) if self.stop.is_stopped() => {}
                 Due::HotplugWait(path) => self.with_vif(path, |vif, _| vif.still_waiting()),
                 Due::Script(path) => self.script_ready(path),
-                Due::Show(path) => self.with_vif(path, |vif, host| {
-                    vif.show_due = false;
-                    vif.show_host(host);
-                }),
+                Due::Show(path) => self.with_vif(path, Vif::show_host),
                 Due::Netif(path) => self.with_vif(path, Vif::look_at_tap),
                 Due::Look(path) => self.with_vif(path, Vif::late_look),
-                Due::Resync(path) => self.with_vif(path, |vif, host| {
-                    vif.resync_due = false;
-                    vif.resync(host);
-                }),
+                Due::Resync(path) => self.with_vif(path, Vif::resync),
             }
         }
         if !self.stop.is_stopped() && self.host.store.retry(now) {

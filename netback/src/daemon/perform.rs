@@ -20,8 +20,6 @@ use crate::logging::if_any;
 use crate::vif::feature::advertised;
 use crate::vif::negotiate::OFFER;
 
-/// How long a device waits for its hotplug script before the log says so.
-const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait before writing again what the store refused: twice as long each time.
 pub(super) const STORE_PATIENCE: Duration = Duration::from_secs(5);
 const STORE_PATIENCE_MOST: Duration = Duration::from_secs(80);
@@ -64,12 +62,7 @@ impl Vif {
             Action::ConnectQueues => self.connect(host),
             Action::Reconfigure => self.follow_requests(host),
             Action::DisconnectQueues => self.disconnect(host),
-            Action::ReadHotplugStatus => {
-                if !std::mem::replace(&mut self.wait_noticed, true) {
-                    host.set_timer(Instant::now() + HOTPLUG_PATIENCE, Due::HotplugWait(path));
-                }
-                self.read_hotplug(host)
-            }
+            Action::ReadHotplugStatus => self.read_hotplug(host),
             Action::RunOnline => self.run_online(host),
             Action::RunOffline => self.run_offline(host),
             Action::ClearHotplugStatus => {
@@ -123,8 +116,9 @@ impl Vif {
     /// to that itself.
     pub(super) fn again_unless(&mut self, done: bool, host: &mut Host) {
         let refused = !done && host.store.client().is_some();
-        if refused && !std::mem::replace(&mut self.resync_due, true) {
-            host.set_timer(Instant::now() + self.store_pause, Due::Resync(self.path));
+        let again = Due::Resync(self.path);
+        if refused && !host.timers.is_set(again) {
+            host.set_timer(Instant::now() + self.store_pause, again);
             self.store_pause = STORE_PATIENCE_MOST.min(2 * self.store_pause);
         }
     }
@@ -235,7 +229,7 @@ impl Vif {
         ] {
             self.perform_and_feed(action, host);
         }
-        if !self.resync_due {
+        if !host.timers.is_set(Due::Resync(path)) {
             self.store_pause = STORE_PATIENCE;
         }
     }

@@ -144,6 +144,7 @@ impl Vif {
             return None;
         }
         host.drop_script(token);
+        host.timers.cancel(Due::Script(self.path));
         match std::mem::take(&mut self.script) {
             Script::Online {
                 then_offline: true, ..

@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::host::Host;
 use super::losses::TAP_QUEUE_FULL;
 use super::stall;
+use super::timers::Due;
 use super::vif::Vif;
 use crate::control::model::{
     ControlStatus, DirectionStatus, FeatureStatus, QueueStatus, Status, VifStatus, XenstoreStatus,
@@ -44,11 +45,11 @@ pub(super) fn status(
         xenstore,
         stopping,
         failed_unmaps: xen_ring::failed_unmaps(),
-        vifs: vifs.values().map(vif_status).collect(),
+        vifs: vifs.values().map(|vif| vif_status(vif, host)).collect(),
     }
 }
 
-fn vif_status(vif: &Vif) -> VifStatus {
+fn vif_status(vif: &Vif, host: &Host) -> VifStatus {
     let connection = vif.connection.as_ref();
     let control = connection.and_then(|connection| connection.control.as_deref());
     let tap = vif.netif.tap();
@@ -68,7 +69,7 @@ fn vif_status(vif: &Vif) -> VifStatus {
         uuid: vif.facts.uuid.clone(),
         mac: vif.facts.mac.clone(),
         state: vif.machine.phase().name().to_owned(),
-        reason: reason(vif),
+        reason: reason(vif, host),
         hotplug_status: vif.facts.hotplug_status.clone(),
         queues: connection.map_or(0, |connection| connection.negotiated.queues.count()),
         features: connection.map(features).unwrap_or_default(),
@@ -89,8 +90,10 @@ fn vif_status(vif: &Vif) -> VifStatus {
 }
 
 /// The last error, or else what the device waits for, or what ails the guest.
-fn reason(vif: &Vif) -> Option<String> {
-    let refused = vif.resync_due.then_some(STORE_REFUSES);
+fn reason(vif: &Vif, host: &Host) -> Option<String> {
+    let refused = (host.timers)
+        .is_set(Due::Resync(vif.path))
+        .then_some(STORE_REFUSES);
     let held = vif.is_tap_held().then_some(TAP_HELD);
     let waits = held.or_else(|| vif.machine.phase().reason());
     let stalled = vif.is_stalled().then_some(stall::STALLED);

@@ -24,10 +24,14 @@ use super::losses::Losses;
 use super::netif::Netif;
 use super::perform::STORE_PATIENCE;
 use super::script::Script;
+use super::timers::Due;
 use crate::logging::{RateLimited, if_any};
 use crate::vif::negotiate::Queues;
 use crate::vif::{QueueCounters, QueueId};
 use crate::worker::{Command, What};
+
+/// How long a device waits for its hotplug script before the log says so.
+const HOTPLUG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A device from its discovery until the machine says "forget".
 #[derive(Debug)]
@@ -65,15 +69,9 @@ pub(super) struct Vif {
     pub(super) frontend_watched: bool,
     pub(super) looks: Looks,
     pub(super) forgotten: bool,
-    /// A timer for [`Vif::still_waiting`] is set.
-    pub(super) wait_noticed: bool,
-    /// A timer for [`Vif::show_host`] is set.
-    pub(super) show_due: bool,
     /// A guest can change its mind as often as it likes.
     pub(super) show_limit: RateLimited,
-    /// A timer for [`Vif::resync`] is set.
-    pub(super) resync_due: bool,
-    /// How long until it comes, the next time that the store refuses something.
+    /// How long until [`Vif::resync`], the next time that the store refuses something.
     pub(super) store_pause: Duration,
     /// A guest can connect and break the protocol as often as it likes.
     pub(super) log_limit: RateLimited,
@@ -146,10 +144,7 @@ impl Vif {
             frontend_watched: false,
             looks: Looks::new(),
             forgotten: false,
-            wait_noticed: false,
-            show_due: false,
             show_limit: RateLimited::new(8, Duration::from_millis(500)),
-            resync_due: false,
             store_pause: STORE_PATIENCE,
             log_limit: RateLimited::new(10, Duration::from_secs(10)),
         };
@@ -173,6 +168,7 @@ impl Vif {
                 events.extend(self.perform(*action, host));
             }
             events.extend(self.follow_carrier(before, host));
+            self.follow_wait(before, host);
             self.log_change(before);
         }
     }
@@ -228,12 +224,18 @@ impl Vif {
         self.machine.error().or(self.facts.left_error.as_deref())
     }
 
-    /// Says that the device still waits for its script, if it does.
-    pub(super) fn still_waiting(&mut self) {
-        self.wait_noticed = false;
-        if self.machine.phase() != Phase::AwaitHotplug {
-            return;
+    /// A wait for the script begins or ends.
+    fn follow_wait(&self, before: Phase, host: &mut Host) {
+        let due = Due::HotplugWait(self.path);
+        match (before, self.machine.phase()) {
+            (Phase::AwaitHotplug, Phase::AwaitHotplug) => {}
+            (_, Phase::AwaitHotplug) => host.set_timer(Instant::now() + HOTPLUG_PATIENCE, due),
+            _ => host.timers.cancel(due),
         }
+    }
+
+    /// Says that the device still waits for its script.
+    pub(super) fn still_waiting(&mut self) {
         let Some(suppressed) = self.log_limit.allow(Instant::now()) else {
             return;
         };

@@ -60,8 +60,6 @@ pub(super) struct Served {
     pub(super) pair: QueuePair,
     /// In `dry`.
     pub(super) dry: bool,
-    /// Its timer.
-    pub(super) wakes_at: Option<Instant>,
 }
 
 impl<H: Hypervisor> Worker<H> {
@@ -158,7 +156,8 @@ impl<H: Hypervisor> Worker<H> {
                     }
                     match next {
                         Turn::Again => self.make_ready(key),
-                        Turn::Wait(at) => self.wake_at(key, at),
+                        // The turn that an earlier time brings asks again.
+                        Turn::Wait(at) => self.timers.set(at, key),
                         Turn::Dry => self.run_dry(key),
                     }
                     if let Some(flow) = flow {
@@ -279,7 +278,6 @@ impl<H: Hypervisor> Worker<H> {
             id,
             pair,
             dry: false,
-            wakes_at: None,
         });
         self.by_id.insert(id, key);
         // A guest that was here before this backend may have published long ago.
@@ -294,9 +292,7 @@ impl<H: Hypervisor> Worker<H> {
         self.by_id.remove(&served.id);
         self.line.leave(key);
         self.dry.retain(|dry| *dry != key);
-        if let Some(at) = served.wakes_at {
-            self.timers.cancel(at, key);
-        }
+        self.timers.cancel(key);
         for port in served.pair.ports() {
             self.by_port.remove(&port);
         }

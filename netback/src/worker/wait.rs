@@ -53,9 +53,7 @@ impl<H: Hypervisor> Worker<H> {
         let Some(served) = self.queues.get_mut(key) else {
             return;
         };
-        if let Some(at) = served.wakes_at.take() {
-            self.timers.cancel(at, key);
-        }
+        self.timers.cancel(key);
         if self.dry.len() >= LOOKED_AT && !served.dry {
             self.rest_one(key);
         } else if !std::mem::replace(&mut served.dry, true) {
@@ -164,26 +162,7 @@ impl<H: Hypervisor> Worker<H> {
             return;
         }
         while let Some(key) = self.timers.pop(self.bench.now()) {
-            if let Some(served) = self.queues.get_mut(key) {
-                served.wakes_at = None;
-            }
             self.make_ready(key);
         }
-    }
-
-    /// Sees to it that a queue pair has a turn at `at` at the latest, unless it
-    /// [runs dry](Self::run_dry) before. An earlier timer stays: the turn that it brings asks
-    /// again.
-    pub(super) fn wake_at(&mut self, key: usize, at: Instant) {
-        let Some(served) = self.queues.get_mut(key) else {
-            return;
-        };
-        match served.wakes_at {
-            Some(earlier) if earlier <= at => return,
-            Some(later) => self.timers.cancel(later, key),
-            None => {}
-        }
-        served.wakes_at = Some(at);
-        self.timers.set(at, key);
     }
 }

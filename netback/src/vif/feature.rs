@@ -5,10 +5,12 @@
 //! A row says how the feature is offered, how a frontend asks for it, what it stands on, and how
 //! `netback status` calls it. The daemon's advertising, [`negotiate`](mod@super::negotiate) and the
 //! status go through the table. What comes with a page or a number is read where these are parsed,
-//! and its row names the place. The packet path asks with [`Features::has`], but for what is [asked for live](Asked::Live):
+//! which its row names. The packet path asks with [`Features::has`], but for what is [asked for live](Asked::Live):
 //! [`Live`](super::live::Live) knows of that. Keys and their meanings: Xen's `netif.h`; Linux's for `xdp-headroom`.
 
 use std::fmt;
+
+use super::negotiate::{HEADROOM, MULTICAST, Queues};
 
 /// A feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +53,16 @@ pub struct Row {
 }
 
 /// How a frontend asks for a feature, relative to its directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Asked {
     /// With this key, which says other than 0 when it connects.
     With(&'static str),
     /// By leaving out this key, or saying 0.
     Without(&'static str),
-    /// By giving the pages and ports for it ([`Queues`](super::negotiate::Queues)).
-    Given,
-    /// When it connects, and later as it likes ([`Requests`](super::negotiate::Requests)).
-    Live,
+    /// By giving the pages and ports for it: whether these do.
+    Given(fn(&Queues) -> bool),
+    /// With this key when it connects, and later as it likes ([`Requests`](super::negotiate::Requests)).
+    Live(&'static str),
 }
 
 /// How the status shows a feature.
@@ -123,7 +125,7 @@ pub const TABLE: [Row; 10] = [
     Row {
         feature: Feature::SplitEventChannels,
         offered: &["feature-split-event-channels"],
-        asked: Asked::Given,
+        asked: Asked::Given(Queues::are_split),
         needs: &[],
         shown: flag("split_event_channels", "split"),
     },
@@ -143,21 +145,21 @@ pub const TABLE: [Row; 10] = [
             "feature-multicast-control",
             "feature-dynamic-multicast-control",
         ],
-        asked: Asked::Live,
+        asked: Asked::Live(MULTICAST),
         needs: &[],
         shown: flag("multicast_control", "mcast"),
     },
     Row {
         feature: Feature::CtrlRing,
         offered: &["feature-ctrl-ring"],
-        asked: Asked::Given,
+        asked: Asked::Given(Queues::have_control),
         needs: &[],
         shown: flag("ctrl_ring", "ctrl"),
     },
     Row {
         feature: Feature::XdpHeadroom,
         offered: &["feature-xdp-headroom"],
-        asked: Asked::Live,
+        asked: Asked::Live(HEADROOM),
         needs: &[],
         shown: Shown::Number,
     },
@@ -262,6 +264,7 @@ impl Features {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::negotiate::LIVE_KEYS;
     use super::*;
 
     #[test]
@@ -299,6 +302,15 @@ mod tests {
             let names: Vec<_> = names.iter().filter_map(|both| both[column]).collect();
             assert_eq!(names.len(), BTreeSet::from_iter(&names).len(), "{names:?}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_live_is_read_live() {
+        let live = TABLE.iter().filter_map(|row| match row.asked {
+            Asked::Live(key) => Some(key),
+            Asked::With(_) | Asked::Without(_) | Asked::Given(_) => None,
+        });
+        assert!(live.clone().count() > 0 && live.clone().all(|key| LIVE_KEYS.contains(&key)));
     }
 
     /// One look at the set is enough as long as nothing that is needed needs something itself.

@@ -16,6 +16,7 @@ use xen_ring::netif::TxLimits;
 
 use super::feature::{Asked, Feature, Features, TABLE};
 pub use queues::{Channels, MAX_QUEUES, OFFER, QueueKeys, Queues};
+pub(super) use requests::{HEADROOM, MULTICAST};
 pub use requests::{KEYS as LIVE_KEYS, Requests, requests};
 
 /// The frontend wants what it receives copied, not flipped (netif.h).
@@ -35,7 +36,8 @@ pub fn tx_limits() -> TxLimits {
 pub fn likely_keys() -> impl Iterator<Item = &'static str> {
     let features = TABLE.iter().filter_map(|row| match row.asked {
         Asked::With(key) | Asked::Without(key) => Some(key),
-        Asked::Given | Asked::Live => None,
+        // What is asked for live is read together, with a key that is no feature.
+        Asked::Given(_) | Asked::Live(_) => None,
     });
     queues::LIKELY_KEYS
         .into_iter()
@@ -149,14 +151,13 @@ pub fn negotiate(
 }
 
 fn features<R: Read>(keys: &FrontendKeys<R>, queues: &Queues) -> Result<Features, NegotiateError> {
-    let mut asked = Features::default()
-        .with(Feature::SplitEventChannels, queues.are_split())
-        .with(Feature::CtrlRing, queues.control().is_some());
+    let mut asked = Features::default();
     for row in &TABLE {
         let on = match row.asked {
             Asked::With(key) => keys.feature(key)?,
             Asked::Without(key) => !keys.feature(key)?,
-            Asked::Given | Asked::Live => continue,
+            Asked::Given(given) => given(queues),
+            Asked::Live(_) => continue,
         };
         asked = asked.with(row.feature, on);
     }

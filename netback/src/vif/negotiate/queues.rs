@@ -113,6 +113,11 @@ impl Queues {
         self.control
     }
 
+    /// Whether there is one.
+    pub fn have_control(&self) -> bool {
+        self.control.is_some()
+    }
+
     /// Whether each direction has an event channel of its own, in every pair.
     pub fn are_split(&self) -> bool {
         self.iter()

@@ -8,8 +8,8 @@ use std::io;
 use super::super::headroom::Headroom;
 use super::{FrontendKeys, NegotiateError, Read};
 
-const MULTICAST: &str = "request-multicast-control";
-const HEADROOM: &str = "xdp-headroom";
+pub(in super::super) const MULTICAST: &str = "request-multicast-control";
+pub(in super::super) const HEADROOM: &str = "xdp-headroom";
 const DISCONNECT: &str = "disconnect";
 
 const HEADROOM_ALLOWED: &str = "0 to 2578 bytes";

@@ -224,9 +224,9 @@ fn obey(statics: &mut StaticGrants, change: Change, grants: &Hypervisor) -> Repl
     statics.begin(change);
     // 32 of 512 at a time there, and back.
     for _ in 0..34 {
-        if let Some(outcome) = statics.step(grants, GUEST) {
+        if let Some(done) = statics.step(grants, GUEST) {
             assert!(!statics.is_busy());
-            return outcome.reply();
+            return done.outcome.reply();
         }
     }
     panic!("the order is never carried out");

@@ -142,7 +142,14 @@ pub enum Outcome {
     /// None is.
     Refused,
     /// Those for which there is a `true` have been unmapped; the others were not mapped.
-    Deleted(Vec<bool>),
+    Deleted {
+        /// The page that the list came from, and goes back to.
+        list: GrantRef,
+        /// The list.
+        entries: Vec<GrefEntry>,
+        /// For each of its entries.
+        deleted: Vec<bool>,
+    },
 }
 
 impl Reply {
@@ -308,7 +315,9 @@ impl Outcome {
         match self {
             Self::Added => Reply::DONE,
             Self::Refused => Reply::INVALID,
-            Self::Deleted(done) => Reply::with(number(done.iter().filter(|done| **done).count())),
+            Self::Deleted { deleted, .. } => {
+                Reply::with(number(deleted.iter().filter(|deleted| **deleted).count()))
+            }
         }
     }
 }

@@ -39,10 +39,10 @@ use super::workbench::Workbench;
 use crate::vif::connect::QueueId;
 use crate::worker::{Command, Link};
 use hash::{HashTypes, Hasher};
-use machine::{Change, HashConfig, Outcome};
+use machine::{Change, HashConfig};
 use message::{Algorithm, STATIC_GRANTS_MAX};
 pub use ring::{ControlRing, RingKeys};
-use statics::{Quota, StaticGrants};
+use statics::{Done, Quota, StaticGrants};
 
 /// What one queue of a vif tells another.
 #[derive(Debug)]
@@ -57,12 +57,7 @@ pub enum Directive {
         answer: Peer,
     },
     /// To the queue with the control ring: what became of its order.
-    Outcome {
-        /// What.
-        outcome: Outcome,
-        /// Pages that were mapped and unmapped for it.
-        pages: usize,
-    },
+    Done(Done),
 }
 
 /// A queue of the same vif, wherever it lives.
@@ -146,11 +141,10 @@ impl Endpoint {
         channels: &impl EventChannels,
         tap: &Tap,
     ) -> Result<(), Fault> {
-        if let Some(outcome) = self.statics.step(&bench.grants, self.guest)
+        if let Some(done) = self.statics.step(&bench.grants, self.guest)
             && let Some(orderer) = self.orderer.take()
         {
-            let pages = self.statics.moved();
-            orderer.tell(Directive::Outcome { outcome, pages });
+            orderer.tell(Directive::Done(done));
         }
         match &mut self.ring {
             Some(ring) => ring.turn(bench, channels, tap),
@@ -166,9 +160,9 @@ impl Endpoint {
                 self.statics.begin(change);
                 self.orderer = Some(answer);
             }
-            Directive::Outcome { outcome, pages } => {
+            Directive::Done(done) => {
                 if let Some(ring) = &mut self.ring {
-                    ring.outcome(outcome, pages);
+                    ring.done(done);
                 }
             }
         }

@@ -16,8 +16,9 @@ use hotplug::Tap;
 use xen_ring::netif::{CtrlRequest, CtrlResponse, CtrlRing, GrefEntry};
 use xen_ring::{BackRing, DomId, EventChannels, GrantRef, Grants, LocalPort, RemotePort};
 
-use super::machine::{Change, Decision, Fetch, Machine, Order, Outcome, Reply, Step, answered};
+use super::machine::{Decision, Fetch, Machine, Order, Outcome, Reply, Step, answered};
 use super::pace::Pace;
+use super::statics::Done;
 use super::steer::Steer;
 use super::{Directive, Peer, View};
 use crate::vif::connect::RingRequest;
@@ -71,8 +72,6 @@ struct Answer {
 #[derive(Debug)]
 struct Pending {
     request: CtrlRequest,
-    /// A list that goes back to the guest with a status for each entry.
-    list: Option<(GrantRef, Vec<GrefEntry>)>,
     outcome: Option<Outcome>,
 }
 
@@ -142,11 +141,12 @@ impl ControlRing {
         self.due = true;
     }
 
-    pub(super) fn outcome(&mut self, outcome: Outcome, pages: usize) {
+    /// The order that it waits for has been carried out.
+    pub(super) fn done(&mut self, done: Done) {
         if let Some(pending) = &mut self.pending {
-            pending.outcome = Some(outcome);
+            pending.outcome = Some(done.outcome);
             self.due = true;
-            self.pace.pages(pages);
+            self.pace.pages(done.pages);
         }
     }
 
@@ -233,10 +233,6 @@ impl ControlRing {
     /// Lets a queue carry something out.
     fn order(&mut self, request: CtrlRequest, order: Order) -> Option<Answer> {
         let Order { queue, change } = order;
-        let list = match &change {
-            Change::Add(_) => None,
-            Change::Delete { list, entries } => Some((*list, entries.clone())),
-        };
         let (Some(answer), Some(peer)) = (self.queues.first(), self.queues.get(usize::from(queue)))
         else {
             // The machine knows how many queues there are, so this does not happen.
@@ -247,7 +243,6 @@ impl ControlRing {
         peer.tell(Directive::Change { change, answer });
         self.pending = Some(Pending {
             request,
-            list,
             outcome: None,
         });
         None
@@ -257,15 +252,18 @@ impl ControlRing {
     fn settle<G: Grants>(&mut self, bench: &mut Workbench<G>) -> Result<Option<Answer>, Fault> {
         let Some(Pending {
             request,
-            list,
             outcome: Some(outcome),
         }) = self.pending.take_if(|pending| pending.outcome.is_some())
         else {
             return Ok(None);
         };
         let mut reply = outcome.reply();
-        if let (Some((list, entries)), Outcome::Deleted(deleted)) = (list, &outcome)
-            && !self.write_back(list, &entries, deleted, bench)?
+        if let Outcome::Deleted {
+            list,
+            entries,
+            deleted,
+        } = &outcome
+            && !self.write_back(*list, entries, deleted, bench)?
         {
             // The pages are unmapped all the same; only which of them could not be said.
             reply = Reply::INVALID;

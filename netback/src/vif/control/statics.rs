@@ -40,7 +40,7 @@ pub struct StaticGrants {
     pages: Vec<Kept>,
     quota: Arc<Quota>,
     work: Option<Work>,
-    /// Pages that were mapped (or could not be) and unmapped for the present order, or the last one.
+    /// Pages that were mapped (or could not be) and unmapped for the present order.
     moved: usize,
     /// A guest may ask as often as it likes for what is refused.
     refusals: RateLimited,
@@ -65,9 +65,19 @@ enum Work {
     Undoing(Vec<(GrantRef, Kept)>),
     /// Unmapping, the first of `entries` first.
     Deleting {
+        list: GrantRef,
         entries: Vec<GrefEntry>,
         deleted: Vec<bool>,
     },
+}
+
+/// An order that has been carried out.
+#[derive(Debug)]
+pub struct Done {
+    /// What has become of it.
+    pub outcome: Outcome,
+    /// Pages that were mapped (or could not be) and unmapped for it.
+    pub pages: usize,
 }
 
 impl StaticGrants {
@@ -106,8 +116,9 @@ impl StaticGrants {
                 wanted,
             },
             Change::Add(_) => Work::Undoing(Vec::new()),
-            Change::Delete { entries, .. } => Work::Deleting {
+            Change::Delete { list, entries } => Work::Deleting {
                 deleted: Vec::with_capacity(entries.len()),
+                list,
                 entries,
             },
         });
@@ -119,13 +130,8 @@ impl StaticGrants {
         self.work.is_some()
     }
 
-    /// Pages that were mapped (or could not be) and unmapped for the order that was carried out last.
-    pub fn moved(&self) -> usize {
-        self.moved
-    }
-
-    /// Goes on with the order. `Some` when it has been carried out.
-    pub fn step(&mut self, grants: &impl Grants, guest: DomId) -> Option<Outcome> {
+    /// Goes on with the order. When it has been carried out, what has become of it.
+    pub fn step(&mut self, grants: &impl Grants, guest: DomId) -> Option<Done> {
         let (work, outcome) = match self.work.take()? {
             Work::Adding { wanted, mapped } => self.add(wanted, mapped, grants, guest),
             Work::Undoing(mut mapped) => {
@@ -137,10 +143,15 @@ impl StaticGrants {
                     false => (Some(Work::Undoing(mapped)), None),
                 }
             }
-            Work::Deleting { entries, deleted } => self.delete(entries, deleted),
+            Work::Deleting {
+                list,
+                entries,
+                deleted,
+            } => self.delete(list, entries, deleted),
         };
         self.work = work;
-        outcome
+        let pages = self.moved;
+        outcome.map(|outcome| Done { outcome, pages })
     }
 
     /// Each page once, and no more than there is room for.
@@ -207,6 +218,7 @@ impl StaticGrants {
 
     fn delete(
         &mut self,
+        list: GrantRef,
         entries: Vec<GrefEntry>,
         mut deleted: Vec<bool>,
     ) -> (Option<Work>, Option<Outcome>) {
@@ -220,9 +232,19 @@ impl StaticGrants {
             deleted.push(found.is_ok());
         }
         if deleted.len() < entries.len() {
-            return (Some(Work::Deleting { entries, deleted }), None);
+            let work = Work::Deleting {
+                list,
+                entries,
+                deleted,
+            };
+            return (Some(work), None);
         }
-        (None, Some(Outcome::Deleted(deleted)))
+        let outcome = Outcome::Deleted {
+            list,
+            entries,
+            deleted,
+        };
+        (None, Some(outcome))
     }
 }
 

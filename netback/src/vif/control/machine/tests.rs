@@ -239,7 +239,12 @@ fn static_grants() {
     let done = vec![false, true];
     let back: Vec<u8> = answered(&entries, &done).flatten().collect();
     assert_eq!(back, [8, 0, 0, 0, 0, 0, 2, 0, 9, 0, 0, 0, 1, 0, 0, 0]);
-    assert_eq!(Outcome::Deleted(done).reply(), data(1));
+    let deleted = Outcome::Deleted {
+        list,
+        entries,
+        deleted: done,
+    };
+    assert_eq!(deleted.reply(), data(1));
     assert_eq!(Outcome::Added.reply(), Reply::DONE);
     assert_eq!(Outcome::Refused.reply(), Reply::INVALID);
     assert_eq!(machine.changed(), None);

@@ -56,6 +56,26 @@ fn what_is_refused_is_no_work_but_for_its_slots() {
     assert_eq!(turn.work, 3 * 17, "{turn:?}");
 }
 
+/// Three of them speak of more bytes than may be sent at once.
+#[test]
+fn what_is_refused_takes_nothing_from_the_rate() {
+    let mut rig = Rig::new();
+    let slow = Rate::from_node("1000,1000000").unwrap();
+    rig.limits.tx.set(Some(slow));
+    for _ in 0..3 {
+        send_large(&mut rig, 48);
+    }
+    rig.slot(20, &plain(100), 0, 100);
+    let turn = rig.turn();
+    assert_eq!((turn.delivered, turn.next), (1, Turn::Dry));
+    for _ in 0..3 {
+        send_large(&mut rig, 1400);
+    }
+    let turn = rig.turn();
+    assert_eq!(turn.delivered, 2, "of those that are not refused");
+    assert!(matches!(turn.next, Turn::Wait(_)), "{turn:?}");
+}
+
 /// One page that is to be cut into 500 keeps the others waiting for as long as a ring full of frames, or for longer.
 #[test]
 fn segments_count_as_work() {

@@ -228,3 +228,22 @@ impl Vif {
 fn pause_after(waited: Duration) -> Duration {
     (waited / 2).clamp(HELD_PAUSE_LEAST, HELD_PAUSE_MOST)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Soon at first, and few altogether: a thousand taps may be held at once.
+    #[test]
+    fn the_pause_between_two_looks_grows() {
+        let mut looks = vec![Duration::ZERO];
+        while let Some(&last) = looks.last().filter(|last| **last < HELD_PATIENCE) {
+            looks.push(last + pause_after(last));
+        }
+        assert_eq!(looks.len(), 17, "{looks:?}");
+        assert_eq!(looks[1], HELD_PAUSE_LEAST);
+        let pauses: Vec<_> = looks.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(pauses.is_sorted(), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&HELD_PAUSE_MOST));
+    }
+}

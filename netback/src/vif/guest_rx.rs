@@ -18,7 +18,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
 use xen_ring::netif::{
     Extra, ExtraSlot, RxFlags, RxRequest, RxResponse, RxRing, RxSlotResponse, Status,
 };
@@ -35,7 +34,7 @@ use super::headroom::Headroom;
 use super::live::Live;
 use super::offload::describe_for_guest;
 use super::shortage::{Patience, Shortage, Verdict};
-use super::workbench::{BURST_FRAMES, Cursor, PlannedRx, Taken, Workbench};
+use super::workbench::{BURST_FRAMES, Cursor, Extras, PlannedRx, Taken, Workbench};
 
 use frame::{Accepted, Held, Read};
 pub use starved::Flow;
@@ -259,10 +258,9 @@ impl GuestRx {
             buffers -= slots;
             meter.charge(len);
             let gso = description.gso.map(Extra::Gso);
-            let xdp = self.xdp();
-            let extras: ArrayVec<_, _> = [gso, hash, xdp].into_iter().flatten().collect();
+            let extras = [gso, hash, self.xdp()];
             let first = rx_taken.len();
-            self.plan_copies(batch, rx_taken, frame, extras.len(), way.statics)?;
+            self.plan_copies(batch, rx_taken, frame, &extras, way.statics)?;
             rx_burst.push(PlannedRx {
                 flags: description.flags,
                 extras,
@@ -291,11 +289,12 @@ impl GuestRx {
         batch: &mut CopyBatch,
         taken: &mut Vec<Taken>,
         frame: Range<usize>,
-        extras: usize,
+        extras: &Extras,
         statics: Option<&StaticGrants>,
     ) -> Result<(), Fault> {
         let (room, offset) = (self.headroom.room(), self.headroom.bytes());
-        for at in frame.clone().step_by(room) {
+        let mut at = frame.start;
+        while at < frame.end {
             let end = frame.end.min(at + room);
             let part = u16::try_from(end - at).unwrap_or_default();
             let request = self.take()?;
@@ -310,10 +309,11 @@ impl GuestRx {
             taken.push(Taken { id, part, ops });
             if at == frame.start {
                 // The extra infos go out in the next requests' slots and use them up.
-                for _ in 0..extras {
+                for _ in extras.iter().flatten() {
                     self.take()?;
                 }
             }
+            at = end;
         }
         Ok(())
     }
@@ -385,10 +385,10 @@ impl GuestRx {
     }
 
     /// Extra infos go out in the place of answers to the buffers behind a frame's first.
-    fn answer_extras(&mut self, extras: &[Extra]) -> Result<(), Fault> {
-        let mut extras = extras.iter().peekable();
-        while let Some(extra) = extras.next() {
-            let (extra, more) = (*extra, extras.peek().is_some());
+    fn answer_extras(&mut self, extras: &Extras) -> Result<(), Fault> {
+        let mut extras = extras.iter().flatten().peekable();
+        while let Some(&extra) = extras.next() {
+            let more = extras.peek().is_some();
             self.ring
                 .respond(RxSlotResponse::Extra(ExtraSlot { extra, more }))?;
         }
@@ -400,7 +400,7 @@ impl PlannedRx {
     /// The flags of its first buffer's answer.
     fn first_flags(&self) -> RxFlags {
         let mut flags = self.flags;
-        if !self.extras.is_empty() {
+        if self.extras.iter().any(Option::is_some) {
             flags = flags.with(RxFlags::EXTRA_INFO);
         }
         if self.taken.len() > 1 {

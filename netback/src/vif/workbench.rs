@@ -124,15 +124,14 @@ impl Slots {
 #[derive(Debug)]
 pub(super) struct PlannedRx {
     pub(super) flags: RxFlags,
-    /// The extra infos behind its first slot, in ascending order of their types.
-    pub(super) extras: ArrayVec<Extra, EXTRAS_MAX>,
+    pub(super) extras: Extras,
     /// Its buffers among those taken from the ring.
     pub(super) taken: Range<usize>,
     pub(super) len: usize,
 }
 
-/// Extra infos about one frame, at most: segmentation, hash, and XDP headroom.
-pub(super) const EXTRAS_MAX: usize = 3;
+/// The extra infos behind a frame's first slot, in ascending order of their types: segmentation, hash, and XDP headroom.
+pub(super) type Extras = [Option<Extra>; 3];
 
 /// A buffer of the guest that a frame goes into.
 #[derive(Debug, Clone)]

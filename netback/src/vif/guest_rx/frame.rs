@@ -172,10 +172,16 @@ impl GuestRx {
         } else {
             1
         };
-        let pages = match u32::try_from(frame.len().div_ceil(self.headroom.room())) {
-            Ok(pages) if pages <= pages_max && frame.len() <= FRAME_MAX => pages,
+        let room = self.headroom.room();
+        let pages = match frame.len() {
+            // Most do, and a division costs as much as all the rest here.
+            len if len <= room => 1,
+            len if len <= FRAME_MAX => u32::try_from(len.div_ceil(room)).unwrap_or(u32::MAX),
             _ => return Err(DropReason::TooLarge),
         };
+        if pages > pages_max {
+            return Err(DropReason::TooLarge);
+        }
         let hasher = self.hasher.as_ref();
         let hash = hasher.and_then(|hasher| hasher.describe(batch.bytes(frame.clone())));
         let extras = [header.gso.is_some(), hash.is_some(), self.xdp().is_some()];

@@ -180,8 +180,10 @@ impl GuestTx {
                 return Ok(Ended::Blocked(until));
             }
             let rest = slots.get(progress.slot..taken).unwrap_or_default();
-            let packet = netif::next_packet(rest, &self.limits);
-            let packet = packet.map_err(Ring::Tx.fault())?;
+            let packet = match netif::next_packet(rest, &self.limits) {
+                Ok(packet) => packet,
+                Err(source) => return Err(Ring::Tx.fault()(source)),
+            };
             let size = packet.copied() as usize;
             // Of no concern to a frame within one page.
             let head = match size > PAGE_SIZE {

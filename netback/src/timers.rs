@@ -18,11 +18,10 @@ pub(crate) struct Timers<T> {
 impl<T: Copy + Ord> Timers<T> {
     /// Makes `due` due at `at` at the latest: an earlier time stays.
     pub(crate) fn set(&mut self, at: Instant, due: T) {
-        match self.times.get(&due) {
-            Some(earlier) if *earlier <= at => return,
-            Some(later) => self.in_order.remove(&(*later, due)),
-            None => false,
-        };
+        if self.times.get(&due).is_some_and(|earlier| *earlier <= at) {
+            return;
+        }
+        self.cancel(due);
         self.times.insert(due, at);
         self.in_order.insert((at, due));
     }
@@ -84,6 +83,8 @@ impl<T> Default for Timers<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -111,6 +112,7 @@ mod tests {
         assert_eq!(timers.pop(after(30)), Some('b'));
         assert_eq!((timers.pop(after(30)), timers.is_empty()), (None, true));
     }
+
     #[test]
     fn nothing_is_due_twice_and_the_earliest_time_counts() {
         let start = Instant::now();
@@ -126,5 +128,38 @@ mod tests {
         assert_eq!(timers.pop(after(30)), None);
         timers.set(after(40), 'a');
         assert_eq!(timers.pop(after(40)), Some('a'));
+    }
+    proptest! {
+        /// Beside a plain list: what is due first comes first, and nothing is lost or due twice.
+        #[test]
+        fn as_a_list_would_have_it(steps in proptest::collection::vec((0..4_u8, 0..8_u64, 0..5_u8), 1..60)) {
+            let start = Instant::now();
+            let mut timers = Timers::default();
+            let mut list: Vec<(Instant, u8)> = Vec::new();
+            for (step, ms, due) in steps {
+                let at = start + Duration::from_millis(ms);
+                match step {
+                    0 | 1 => {
+                        timers.set(at, due);
+                        let before = list.iter().find(|(_, other)| *other == due).copied();
+                        list.retain(|(_, other)| *other != due);
+                        list.push((before.map_or(at, |(before, _)| at.min(before)), due));
+                    }
+                    2 => {
+                        timers.cancel_all(|other| other == due);
+                        list.retain(|(_, other)| *other != due);
+                    }
+                    _ => {
+                        let first = list.iter().min().copied().filter(|(first, _)| *first <= at);
+                        prop_assert_eq!(timers.pop(at), first.map(|(_, due)| due));
+                        list.retain(|one| Some(*one) != first);
+                    }
+                }
+                prop_assert_eq!(timers.len(), list.len());
+                prop_assert!(list.iter().all(|(_, due)| timers.is_set(*due)));
+                let first = list.iter().min().map(|(at, _)| at.saturating_duration_since(start));
+                prop_assert_eq!(timers.timeout(start), first);
+            }
+        }
     }
 }

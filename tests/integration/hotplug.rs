@@ -192,6 +192,23 @@ fn the_daemon_runs_the_script_once_in_and_once_out() {
     world.finish_empty();
 }
 
+/// Each script has its own time, whatever the one before it has left of it.
+#[test]
+fn an_offline_that_never_ends_is_killed_too() {
+    let world = World::with(|config| {
+        daemon_runs_scripts(config);
+        config.hotplug.timeout = Duration::from_secs(1);
+    });
+    let hangs = "[ \"$1\" = online ] && exit 0\nexec sleep 1000";
+    let script = Script::new(world.machine.dir(), "vif-hung", hangs);
+    let vif = with_script(&world, 1, &script.path);
+    script.wait_ended(1);
+    world.plug(&vif);
+    let guest = world.boot_connected(vif, linux());
+    world.remove(guest);
+    world.finish_empty();
+}
+
 /// The node says what the tap is to be called, and it has been called so.
 #[test]
 fn a_handle_that_is_written_late_changes_nothing() {

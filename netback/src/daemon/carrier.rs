@@ -75,7 +75,7 @@ impl Vif {
     pub(super) fn link_reason(&self) -> Option<String> {
         if self.is_cut() {
             Some("the toolstack has pulled the cable out (the frontend's node disconnect)".into())
-        } else if self.netif.made().is_some_and(|made| made.is_unplugged) {
+        } else if !self.is_tap_up() && self.netif.made().is_some_and(|made| made.is_unplugged) {
             Some(UNPLUGGED.into())
         } else if !self.is_tap_up() {
             let name = self.netif.tap().and_then(|tap| tap.name().ok());

@@ -5,7 +5,6 @@ use hotplug::{Spread, Tap};
 use mio::{Registry, Token};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::time::Instant;
 
 use xenbus::DevicePath;
 
@@ -142,16 +141,6 @@ impl Host {
     /// The script has ended.
     pub(super) fn drop_script(&mut self, token: Token) {
         self.scripts.remove(&token);
-    }
-
-    /// A device that is made anew at the same path is another one.
-    pub(super) fn cancel_timers(&mut self, device: DevicePath) {
-        self.timers.cancel_all(|due| due.device() == device);
-    }
-
-    /// Makes `due` due at `at` at the latest.
-    pub(super) fn set_timer(&mut self, at: Instant, due: Due) {
-        self.timers.set(at, due);
     }
 }
 

@@ -89,7 +89,7 @@ impl Vif {
             return;
         }
         if self.show_limit.allow(now).is_none() {
-            host.set_timer(now + SHOW_PAUSE, Due::Show(self.path));
+            host.timers.set(now + SHOW_PAUSE, Due::Show(self.path));
             return;
         }
         connection.shown = asked;

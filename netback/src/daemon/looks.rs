@@ -81,7 +81,7 @@ impl Vif {
         if self.looks.limit.allow(now).is_some() {
             return true;
         }
-        host.set_timer(now + PAUSE, Due::Look(self.path));
+        host.timers.set(now + PAUSE, Due::Look(self.path));
         if let Some(suppressed) = self.looks.log_limit.allow(now) {
             let guest = self.facts.guest_shown();
             tracing::warn!(vif = %self.name(), domid = %self.path.dom, guest, suppressed = if_any(suppressed), "the frontend's directory changes without end: it is looked at ten times a second");

@@ -133,7 +133,8 @@ impl Vif {
         let now = Instant::now();
         let until = match self.netif {
             Netif::Held { until } => until,
-            Netif::None | Netif::Made(_) => {
+            Netif::Made(_) => return false,
+            Netif::None => {
                 tracing::warn!(vif = %self.name(), tap = name, "waiting for the tap: another process holds it");
                 now + HELD_PATIENCE
             }
@@ -142,7 +143,7 @@ impl Vif {
         let left = until.saturating_duration_since(now);
         if !left.is_zero() {
             let pause = pause_after(HELD_PATIENCE.saturating_sub(left)).min(left);
-            host.set_timer(now + pause, Due::Netif(self.path));
+            host.timers.set(now + pause, Due::Netif(self.path));
         }
         !left.is_zero()
     }

@@ -118,7 +118,7 @@ impl Vif {
         let refused = !done && host.store.client().is_some();
         let again = Due::Resync(self.path);
         if refused && !host.timers.is_set(again) {
-            host.set_timer(Instant::now() + self.store_pause, again);
+            host.timers.set(Instant::now() + self.store_pause, again);
             self.store_pause = STORE_PATIENCE_MOST.min(2 * self.store_pause);
         }
     }
@@ -172,7 +172,8 @@ impl Vif {
 
     fn forget(&mut self, host: &mut Host) {
         self.forgotten = true;
-        host.cancel_timers(self.path);
+        // A device that is made anew at the same path is another one.
+        host.timers.cancel_all(|due| due.device() == self.path);
         let left = host.kept.remove_entry(&self.path);
         orphans::remove_kept(left, host.keeper.as_ref());
         host.store.ask(self.path, "remove the error node", |c| {

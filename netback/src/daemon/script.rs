@@ -144,6 +144,7 @@ impl Vif {
             return None;
         }
         host.drop_script(token);
+        // The next script's time ends later, and an earlier timer would stay.
         host.timers.cancel(Due::Script(self.path));
         match std::mem::take(&mut self.script) {
             Script::Online {
@@ -229,7 +230,7 @@ fn watch(run: &ScriptRun, path: DevicePath, host: &mut Host) -> io::Result<Token
         return Err(error);
     }
     if let Some(deadline) = run.deadline() {
-        host.set_timer(deadline, Due::Script(path));
+        host.timers.set(deadline, Due::Script(path));
     }
     Ok(token)
 }

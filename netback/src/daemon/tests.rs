@@ -3,6 +3,7 @@
 //! machine that belong to no device of the store, and remove them.
 
 use nix::unistd::mkdtemp;
+use xenbus::backend::{FrontendState, HotplugStatus};
 use xenbus::fake::FakeXenstored;
 
 use super::*;
@@ -58,7 +59,7 @@ fn timers_leave_time_for_others() {
         let now = Instant::now();
         for dom in 1..=150 {
             let device = DevicePath::new(DomId::new(dom).unwrap(), 0);
-            daemon.host.set_timer(now, Due::Look(device));
+            daemon.host.timers.set(now, Due::Look(device));
         }
         for left in [86, 22, 0] {
             daemon.due(now);
@@ -76,16 +77,7 @@ fn a_device_that_is_found_gone_leaves_no_watch() {
         let watches = || xenstored.with(|store| store.census().1).unwrap();
         let before = watches();
         // Without a handle there is no tap.
-        xenstored
-            .with(|store| {
-                store.introduce(1);
-                store.write("/local/domain/0/backend/vif/1/0/frontend", FRONTEND);
-                store.write("/local/domain/0/backend/vif/1/0/frontend-id", "1");
-                store.write("/local/domain/0/backend/vif/1/0/online", "1");
-                store.write("/local/domain/0/backend/vif/1/0/state", "1");
-                store.write(format!("{FRONTEND}/state").as_str(), "1");
-            })
-            .unwrap();
+        device_without_handle(xenstored);
         daemon.orphans_removed = true;
         daemon.scan();
         assert_eq!(watches(), before + 1, "its frontend's");
@@ -94,8 +86,8 @@ fn a_device_that_is_found_gone_leaves_no_watch() {
             .unwrap();
         let now = Instant::now();
         let device = DevicePath::new(DomId::new(1).unwrap(), 0);
-        daemon.host.set_timer(now, Due::Resync(device));
-        daemon.host.set_timer(now + PATIENCE, Due::Look(device));
+        daemon.host.timers.set(now, Due::Resync(device));
+        daemon.host.timers.set(now + PATIENCE, Due::Look(device));
         daemon.due(now);
         daemon.store_events();
         assert!(daemon.vifs.is_empty());
@@ -105,6 +97,47 @@ fn a_device_that_is_found_gone_leaves_no_watch() {
             "the next device would have them"
         );
     });
+}
+
+/// Each wait is noticed from its own beginning, and not when it is over.
+#[test]
+fn a_wait_for_a_script_is_noticed_once_it_has_lasted() {
+    with_store(|mut daemon, xenstored| {
+        device_without_handle(xenstored);
+        daemon.orphans_removed = true;
+        daemon.scan();
+        let device = DevicePath::new(DomId::new(1).unwrap(), 0);
+        let vif = daemon.vifs.get_mut(&device).unwrap();
+        let host = &mut daemon.host;
+        let mut is_noticed = |event| {
+            let before = vif.machine.phase();
+            vif.machine.handle(event);
+            vif.follow_wait(before, host);
+            host.timers.is_set(Due::HotplugWait(device))
+        };
+        assert!(!is_noticed(Event::Handle(Ok(0))));
+        assert!(!is_noticed(Event::NetifCreated));
+        let connected = || Event::Frontend(FrontendState::Connected);
+        assert!(!is_noticed(connected()));
+        assert!(is_noticed(Event::QueuesUp));
+        assert!(!is_noticed(Event::Hotplug(HotplugStatus::Connected)));
+        assert!(!is_noticed(Event::Frontend(FrontendState::Closing)));
+    });
+}
+
+/// With its frontend, as libxl makes it.
+fn device_without_handle(xenstored: &FakeXenstored) {
+    xenstored
+        .with(|store| {
+            store.introduce(1);
+            store.write("/local/domain/0/backend/vif/1/0/frontend", FRONTEND);
+            store.write("/local/domain/0/backend/vif/1/0/frontend-id", "1");
+            store.write("/local/domain/0/backend/vif/1/0/script", "/bin/true");
+            store.write("/local/domain/0/backend/vif/1/0/online", "1");
+            store.write("/local/domain/0/backend/vif/1/0/state", "1");
+            store.write(format!("{FRONTEND}/state").as_str(), "1");
+        })
+        .unwrap();
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);

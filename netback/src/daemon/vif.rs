@@ -225,11 +225,11 @@ impl Vif {
     }
 
     /// A wait for the script begins or ends.
-    fn follow_wait(&self, before: Phase, host: &mut Host) {
+    pub(super) fn follow_wait(&self, before: Phase, host: &mut Host) {
         let due = Due::HotplugWait(self.path);
         match (before, self.machine.phase()) {
             (Phase::AwaitHotplug, Phase::AwaitHotplug) => {}
-            (_, Phase::AwaitHotplug) => host.set_timer(Instant::now() + HOTPLUG_PATIENCE, due),
+            (_, Phase::AwaitHotplug) => host.timers.set(Instant::now() + HOTPLUG_PATIENCE, due),
             _ => host.timers.cancel(due),
         }
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //! The event channels of a queue pair's two rings, or of a control ring: which of them have signalled and stay masked.
 //!
-//! A port that has signalled is masked by the kernel. It stays so until its ring is found empty, and longer while the
-//! guest signals for nothing ([`storm`](super::storm)).
+//! A port that has signalled is masked by the kernel. It stays so until there is nothing more to do at once, and longer
+//! while the guest signals for nothing ([`storm`](super::storm)).
 
 use std::time::Instant;
 
@@ -39,8 +39,8 @@ impl Gate {
     }
 
     /// Signals may have been lost: these ports count as masked, which is nothing to hold against the guest.
-    pub(super) fn events_lost(&mut self, ports: impl IntoIterator<Item = LocalPort>) {
-        self.masked = ports.into_iter().collect();
+    pub(super) fn events_lost(&mut self, ports: ArrayVec<LocalPort, 2>) {
+        self.masked = ports;
     }
 
     /// The rings have been looked at, and there was something to do or not. Until when ports that have signalled for
@@ -68,8 +68,8 @@ impl Gate {
         until
     }
 
-    /// The rings are empty: lets the ports signal again that have, unless they are to stay masked. Then there is to be
-    /// another look at the end of that.
+    /// There is nothing more to do at once: lets the ports signal again that have, unless they are to stay masked. Then
+    /// there is to be another look at the end of that.
     pub(super) fn open(&mut self, channels: &impl EventChannels) {
         if !self.storm.keeps_masked() {
             signal::unmask(channels, self.guest, &self.masked);
@@ -109,7 +109,7 @@ mod tests {
                 guest,
             };
             assert!(rig.hears());
-            rig.gate.events_lost([port]);
+            rig.gate.events_lost([port].into_iter().collect());
             rig.gate.open(&rig.channels);
             rig
         }
@@ -179,7 +179,7 @@ mod tests {
     fn lost_events_are_not_held_against_the_guest() {
         let (mut rig, now) = (Rig::new(), Instant::now());
         for _ in 0..1_000 {
-            rig.gate.events_lost([rig.port]);
+            rig.gate.events_lost([rig.port].into_iter().collect());
             assert_eq!(rig.looked(false, now), None);
             rig.gate.open(&rig.channels);
         }

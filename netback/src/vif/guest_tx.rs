@@ -234,7 +234,7 @@ impl GuestTx {
     /// cannot be made is refused like any other packet.
     fn fate_of(&self, verdict: Verdict) -> Fate {
         match verdict {
-            Verdict::Deliver => Fate::Delivered,
+            Verdict::Deliver => Fate::ToTap,
             Verdict::Drop(reason) => Fate::Dropped(reason.into()),
             Verdict::Multicast(change) => match self.live.multicast.change(change) {
                 Ok(()) => Fate::CarriedOut,
@@ -254,8 +254,8 @@ impl GuestTx {
         } = bench;
         for planned in tx_burst {
             let slots = slots.get(planned.slots.clone()).unwrap_or_default();
-            if planned.fate == Fate::Delivered && !batch.all_ok(planned.ops.clone()) {
-                planned.fate = Fate::Dropped(DropReason::GrantCopy);
+            if planned.fate == Fate::ToTap && !batch.all_ok(planned.ops.clone()) {
+                planned.fate = Fate::Torn;
             }
             let planned = &*planned;
             let answers = planned
@@ -294,11 +294,9 @@ impl PlannedTx {
     #[inline]
     fn status_of(&self, slot: usize, slots: &[TxSlot], batch: &CopyBatch) -> Status {
         match self.fate {
-            Fate::Delivered | Fate::CarriedOut => Status::Okay,
-            Fate::Dropped(DropReason::GrantCopy) if !self.failed(slot, slots, batch) => {
-                Status::Okay
-            }
-            Fate::Dropped(_) => Status::Error,
+            Fate::ToTap | Fate::CarriedOut => Status::Okay,
+            Fate::Torn if !self.failed(slot, slots, batch) => Status::Okay,
+            Fate::Torn | Fate::Dropped(_) => Status::Error,
         }
     }
 
@@ -335,8 +333,9 @@ fn deliver<G>(bench: &mut Workbench<G>, way: Way<'_>, live: &Live) -> usize {
     let mut writes = Writes::new(if *joins { live.longest_plain() } else { 0 });
     for planned in tx_burst {
         let header = match planned.fate {
-            Fate::Delivered if cut => Err(DropReason::LinkDown),
-            Fate::Delivered => describe(buffers, planned, counters),
+            Fate::ToTap | Fate::Torn if cut => Err(DropReason::LinkDown),
+            Fate::ToTap => describe(buffers, planned, counters),
+            Fate::Torn => Err(DropReason::GrantCopy),
             Fate::Dropped(reason) => Err(reason),
             Fate::CarriedOut => continue,
         };

@@ -27,7 +27,7 @@ pub(super) struct Way<'q> {
 pub(super) struct Half {
     /// The guest is to be notified.
     pub(super) notify: bool,
-    /// There was something to do: packets or buffers that the guest had published, or frames for it.
+    /// There was something to do for the guest: packets or buffers that it had published, or frames that it got.
     pub(super) founded: bool,
     /// There is more that can be done at once.
     pub(super) more: bool,

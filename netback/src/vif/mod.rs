@@ -3,13 +3,14 @@
 //!
 //! "tx" and "rx" are the guest's throughout, as in netif.h: tx comes from the guest, rx goes to
 //! it. To see the way of a packet, read [`queue`] (one turn of a queue pair), then `guest_tx`
-//! and `guest_rx` (the turn's two halves, with `half` for what they share). Beside them: [`feature`] (all that can be agreed on),
-//! [`negotiate`] (what the frontend asked for), [`connect`] (what a worker is handed of it), [`live`] with [`multicast`] and [`headroom`] (what
+//! and `guest_rx` (the turn's two halves, with `half` for what they share). Beside them:
+//! [`feature`] (all that can be agreed on), [`negotiate`] (what the frontend asked for),
+//! [`connect`] (what a worker is handed of it), [`live`] with [`multicast`] and [`headroom`] (what
 //! of that may change), [`offload`] with [`headers`] and [`vnet`] (checksums), `train` (datagrams in
 //! a row), `cut` (frames that the guest cannot take whole), [`rate`] and [`bucket`] (limits),
 //! `shortage` (a guest with too few rx buffers), `attach` and `signal` (what Xen is asked for),
-//! `gate` with `storm` (ports that stay masked), [`control`] (what the guest configures while it runs), [`workbench`]
-//! (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
+//! `gate` with `storm` (ports that stay masked), [`control`] (what the guest configures while it
+//! runs), [`workbench`] (a worker's buffers), [`counters`], [`fault`] (why a queue pair ends).
 //! `freebsd` is tests only; `fuzzing` is for `tests/fuzz`.
 
 mod attach;

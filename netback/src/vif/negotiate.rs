@@ -16,6 +16,7 @@ use xen_ring::netif::TxLimits;
 
 use super::feature::{Asked, Feature, Features, TABLE};
 pub use queues::{Channels, MAX_QUEUES, OFFER, QueueKeys, Queues};
+use requests::DISCONNECT;
 pub(super) use requests::{HEADROOM, MULTICAST};
 pub use requests::{KEYS as LIVE_KEYS, Requests, requests};
 
@@ -35,15 +36,14 @@ pub fn tx_limits() -> TxLimits {
 /// channel for each ring. Whoever has them at hand saves time.
 pub fn likely_keys() -> impl Iterator<Item = &'static str> {
     let features = TABLE.iter().filter_map(|row| match row.asked {
-        Asked::With(key) | Asked::Without(key) => Some(key),
-        // What is asked for live is read together, with a key that is no feature.
-        Asked::Given(_) | Asked::Live(_) => None,
+        Asked::With(key) | Asked::Without(key) | Asked::Live(key) => Some(key),
+        Asked::Given(_) => None,
     });
     queues::LIKELY_KEYS
         .into_iter()
         .chain([RX_COPY])
         .chain(features)
-        .chain(LIVE_KEYS)
+        .chain([DISCONNECT])
 }
 
 /// What a frontend asked for, validated.

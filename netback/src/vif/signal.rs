@@ -2,7 +2,7 @@
 //! The two things that are done with a bound event channel, and what is said when they fail: that takes a port which is
 //! not bound, which a guest cannot bring about.
 //!
-//! Called by queue pairs and by the control ring.
+//! Called by queue pairs, the control ring, and the [`gate`](super::gate) of either.
 
 use xen_ring::{DomId, EventChannels, LocalPort};
 

@@ -95,10 +95,13 @@ pub(super) struct PlannedTx {
 /// What becomes of a packet of the guest, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It goes to the tap, if it gets here as a whole.
-    Delivered,
+    /// It goes to the tap, if it gets here as a whole and the tap takes it.
+    ToTap,
+    /// It was to, and did not get here as a whole.
+    Torn,
     /// It stood for a change of the multicast list, which has been made: there is no frame.
     CarriedOut,
+    /// It is refused.
     Dropped(DropReason),
 }
 

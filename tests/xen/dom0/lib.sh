@@ -105,7 +105,7 @@ guest_says() {
 
 # guest_boot NAME: from its configuration to a guest that answers on its console.
 # The emulated processor runs a PVH guest's kernel into a triple fault now and then. That is borne, twice, if the guest had not loaded its netfront by
-# then: without a frontend no backend can have had a part in it.
+# then: without a frontend no backend can have had a part in it. (Of a kernel that has netfront built in, as Debian's has not, that could not be told.)
 guest_boot() {
     local attempt domid
     for attempt in 1 2 3; do

@@ -137,7 +137,7 @@ impl ControlRing {
 
     /// Its port may have signalled.
     pub(super) fn event_lost(&mut self) {
-        self.gate.events_lost([self.port]);
+        self.gate.events_lost([self.port].into_iter().collect());
         self.due = true;
     }
 

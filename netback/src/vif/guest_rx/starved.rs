@@ -44,7 +44,6 @@ impl GuestRx {
             (GiveUp::Stall, Some(needed)) => {
                 self.shortage.stall(needed);
                 way.counters.stalled();
-                turn.half.founded = true;
                 turn.flow = Some(Flow::Stalled);
             }
             // Until all are dropped it remains given up.
@@ -67,7 +66,6 @@ impl GuestRx {
         if self.arm_for(needed)? {
             self.shortage.ease();
             turn.half.more = true;
-            turn.half.founded = true;
             turn.flow = Some(Flow::Resumed);
         } else {
             let drained = self.drain(DropReason::Stalled, bench, way)?;

@@ -113,7 +113,7 @@ impl Queues {
         self.control
     }
 
-    /// Whether there is one.
+    /// Whether there is a control ring.
     pub fn have_control(&self) -> bool {
         self.control.is_some()
     }

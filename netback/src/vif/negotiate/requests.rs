@@ -8,9 +8,9 @@ use std::io;
 use super::super::headroom::Headroom;
 use super::{FrontendKeys, NegotiateError, Read};
 
-pub(in super::super) const MULTICAST: &str = "request-multicast-control";
-pub(in super::super) const HEADROOM: &str = "xdp-headroom";
-const DISCONNECT: &str = "disconnect";
+pub(in crate::vif) const MULTICAST: &str = "request-multicast-control";
+pub(in crate::vif) const HEADROOM: &str = "xdp-headroom";
+pub(super) const DISCONNECT: &str = "disconnect";
 
 const HEADROOM_ALLOWED: &str = "0 to 2578 bytes";
 const _: () = assert!(Headroom::MAX.bytes() == 2578);

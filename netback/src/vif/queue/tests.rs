@@ -6,9 +6,11 @@ pub(in crate::vif) mod rig;
 mod segments;
 mod takeover;
 
+use xen_ring::EventChannels;
 use xen_ring::front::{FrontTxRequest, FrontTxSlot};
 
 use super::Turn;
+use crate::vif::DropReason;
 use rig::*;
 
 /// The pieces cross pages of ours, so that a copy takes two operations, and the wrong slot may be
@@ -38,6 +40,25 @@ fn a_copy_that_fails_is_told_in_its_own_slot() {
         assert_eq!(rig.answers(), expected);
         assert_eq!(rig.out(), None);
     }
+}
+
+/// The host sees nothing of a guest whose cable is out, whatever it sends.
+#[test]
+fn a_copy_that_fails_behind_a_cut_link_counts_as_cut() {
+    let mut rig = Rig::new();
+    rig.live.set_cut(true);
+    let request = FrontTxRequest {
+        gref: 9_999,
+        offset: 0,
+        flags: 0,
+        id: 0,
+        size: 60,
+    };
+    rig.tx.push(FrontTxSlot::Request(request)).unwrap();
+    rig.turn();
+    assert_eq!(rig.answers(), [-1]);
+    let drops: Vec<_> = rig.counters.tx.drops().collect();
+    assert_eq!(drops, [(DropReason::LinkDown, 1)]);
 }
 
 /// A guest that sends without end must not keep its receiver from running.
@@ -72,6 +93,24 @@ fn events_for_nothing_are_not_listened_to_for_ever() {
     rig.ports[0].notify();
     assert_eq!(rig.hear(), 0);
     assert_eq!(rig.answers(), [0]);
+}
+
+/// The device masks a port whose event the worker does not get to hear of, too.
+#[test]
+fn after_events_were_lost_the_next_ones_are_heard() {
+    let mut rig = Rig::new();
+    rig.hear();
+    rig.ports[0].notify();
+    let mut lost = Vec::new();
+    rig.channels.pending(&mut lost).unwrap();
+    assert_eq!(lost.len(), 1);
+    rig.ports[0].notify();
+    assert_eq!(rig.hear(), 0, "it is masked");
+    rig.pair.events_lost();
+    rig.hear();
+    // What was signalled meanwhile may come first.
+    rig.ports[0].notify();
+    assert!(rig.hear() > 0);
 }
 
 /// Nothing is held against a guest that signals when it has something to say, however often.

@@ -473,5 +473,36 @@ fn events_for_nothing_from_a_control_ring_are_not_listened_to_for_ever() {
         rig.worker.round();
     }
     assert_eq!(heard, 17, "of 1000");
-    assert!(!rig.worker.timers.is_empty(), "and it is looked at later");
+    let next = rig.worker.timers.timeout(Instant::now());
+    assert!(
+        next.is_some_and(|next| next <= Duration::from_millis(128)),
+        "it is looked at later: {next:?}"
+    );
+}
+
+/// The device masks the port of an event that is lost.
+#[test]
+fn a_control_ring_is_heard_again_after_events_were_lost() {
+    let mut rig = Rig::new();
+    let (control, _kept) = rig.connect_with_control(1);
+    rig.worker.ports_pending();
+    rig.worker.round();
+    let mut lost = Vec::new();
+    control.notify();
+    rig.worker.channels.pending(&mut lost).unwrap();
+    assert_eq!(lost.len(), 1);
+    control.notify();
+    rig.worker.ports_pending();
+    assert!(rig.worker.line.is_empty(), "it is masked");
+    rig.worker.events_lost(&SysError::Call {
+        operation: "read",
+        errno: nix::errno::Errno::EIO,
+    });
+    rig.worker.round();
+    // What was signalled meanwhile comes first.
+    rig.worker.ports_pending();
+    rig.worker.round();
+    control.notify();
+    rig.worker.ports_pending();
+    assert!(!rig.worker.line.is_empty());
 }

@@ -63,6 +63,8 @@ impl GuestRx {
     }
 
     /// The held frame, a segment, or a frame from the tap, put behind its header where `room` begins.
+    // As calls, this and `accept` cost each frame 80 instructions more.
+    #[inline(always)]
     pub(super) fn next_frame(
         &mut self,
         batch: &mut CopyBatch,
@@ -146,6 +148,7 @@ impl GuestRx {
     /// Judges a frame that has just been read behind its header: whether the guest wants it, whether it has to be
     /// cut up, and its size. Frontends count the slots with data; extra infos take slots, too, but are not
     /// limited.
+    #[inline(always)]
     pub(super) fn accept(
         &mut self,
         batch: &CopyBatch,

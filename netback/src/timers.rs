@@ -129,6 +129,7 @@ mod tests {
         timers.set(after(40), 'a');
         assert_eq!(timers.pop(after(40)), Some('a'));
     }
+
     proptest! {
         /// Beside a plain list: what is due first comes first, and nothing is lost or due twice.
         #[test]

@@ -242,8 +242,8 @@ impl CopyBatch {
         outcome
     }
 
-    /// Both ranges are checked before anything is added. In line always: for a slot it is most of the work, and as a call
-    /// it takes its operation by memory, a fifth more.
+    /// Both ranges are checked before anything is added.
+    // In line always: as a call it takes its operation by memory, for each slot.
     #[inline(always)]
     fn add(&mut self, op: CopyOp) -> Result<(), BatchFull> {
         let len = usize::from(op.len);

@@ -26,7 +26,7 @@ mod frontends;
 mod hood;
 /// Guests that lie: only their own vif ends.
 mod hostile;
-/// hotplug-status, and scripts that the daemon runs.
+/// What the toolstack's script says and does.
 mod hotplug;
 /// Taps that are kept open while there is no daemon.
 mod kept;
@@ -52,6 +52,8 @@ mod reconnect;
 mod restart;
 /// Guests that change their minds without end.
 mod restless;
+/// Scripts that the daemon runs itself.
+mod scripts;
 /// Guests that do not take what comes for them.
 mod stalls;
 /// What `netback status` tells.

@@ -145,6 +145,7 @@ impl GuestRx {
         Ok(turn)
     }
 
+    /// A turn of a guest that takes what comes for it, as far as is known.
     fn usual_turn<G: Grants>(
         &mut self,
         bench: &mut Workbench<G>,
